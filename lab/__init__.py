@@ -1,0 +1,1 @@
+"""What stands behind utils.py; notebooks import `utils`, never this package."""
