@@ -1,0 +1,124 @@
+"""A recipe: everything that decides a number, as data that can be printed, compared and stored."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+
+import torch
+from torch import nn
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+LOSSES = ("cross_entropy", "nll")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class StepLR:
+    """Multiply the learning rate by gamma every `step_size` epochs."""
+
+    step_size: int
+    gamma: float = 0.1
+
+
+@dataclass(frozen=True)
+class OneCycleLR:
+    """Raise the rate to `max_learning_rate`, then lower it to almost zero; one step per batch.
+
+    torch's defaults otherwise, one of which matters: momentum is cycled too, from 0.95 to 0.85 and back, and
+    overrules the recipe's own. Source: Smith & Topin 2017, "Super-convergence".
+    """
+
+    max_learning_rate: float
+    warmup: float = 0.3  # share of all steps spent rising
+
+
+@dataclass(frozen=True)
+class ReduceLROnPlateau:
+    """Multiply the rate by `factor` once the held-out loss has not improved for more than `patience` epochs."""
+
+    factor: float = 0.1
+    patience: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run but for its seed.
+
+    Raises: ValueError naming the field and its value, if one is outside its range.
+    """
+
+    network: type[nn.Module]
+    arguments: dict = field(default_factory=dict)  # of the network
+    epochs: int = 15
+    batch_size: int = 128
+    loss: str = "cross_entropy"  # of logits; "nll" of log-probabilities
+    optimizer: str = "SGD"
+    learning_rate: float = 0.01
+    momentum: float = 0.9  # SGD only
+    nesterov: bool = False  # SGD only
+    betas: tuple[float, float] = (0.9, 0.999)  # Adam and AdamW only
+    weight_decay: float = 0.0
+    schedule: StepLR | OneCycleLR | ReduceLROnPlateau | None = None
+    augmentation: tuple = ()  # applied in order to every training batch
+    held_out: int = 0  # last so many training images: not trained on, watched by ReduceLROnPlateau
+    precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
+
+    def __post_init__(self):
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
+            "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "held_out": (self.held_out >= 0, "at least 0"),
+            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+        }
+        for name, (holds, expected) in rules.items():
+            if not holds:
+                raise ValueError(f"Recipe: {name}={getattr(self, name)!r} must be {expected}")
+        if isinstance(self.schedule, ReduceLROnPlateau) and not self.held_out:
+            raise ValueError("Recipe: held_out=0, but ReduceLROnPlateau needs held-out training images to watch")
+
+    def build_network(self):
+        return self.network(**self.arguments)
+
+    def as_dict(self):
+        """The recipe as plain JSON values, classes by name; equal recipes give equal dictionaries."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
+
+def _plain(value):
+    if isinstance(value, type):
+        return value.__name__
+    if is_dataclass(value):
+        return {"name": type(value).__name__, **{key: _plain(part) for key, part in asdict(value).items()}}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return value
+
+
+def build_optimizer(recipe, network):
+    """The optimiser of the recipe over all parameters of the network."""
+    shared = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "SGD":
+        return torch.optim.SGD(network.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
+    return getattr(torch.optim, recipe.optimizer)(network.parameters(), betas=recipe.betas, **shared)
+
+
+def build_schedule(recipe, optimizer, batches_per_epoch):
+    """The schedule of the recipe, or one that never changes the rate."""
+    schedule = recipe.schedule
+    if isinstance(schedule, StepLR):
+        return torch.optim.lr_scheduler.StepLR(optimizer, schedule.step_size, schedule.gamma)
+    if isinstance(schedule, OneCycleLR):
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            schedule.max_learning_rate,
+            total_steps=recipe.epochs * batches_per_epoch,
+            pct_start=schedule.warmup,
+        )
+    if isinstance(schedule, ReduceLROnPlateau):
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.patience)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

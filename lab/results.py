@@ -1,0 +1,186 @@
+"""Run records: what one training run leaves behind, and the statistics over several of them."""
+
+import hashlib
+import json
+import platform
+import statistics
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from lab.data import ROOT
+from lab.files import write_atomically
+
+LAST = 5  # the headline is the mean over so many last epochs
+TARGET = 0.994
+STEADY_SHARE = 0.8  # of the seeds must hold the target in each of the last epochs to call a rung consistent
+RESULTS = ROOT / "results"
+
+
+def describe_versions():
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """Everything about one run that a reader may want to check.
+
+    `epochs` holds a row per epoch: losses are means per image in nats, seconds are wall-clock.
+    `clean_train_correct` counts the training images that the final network classifies correctly in eval mode
+    and without augmentation; it is None until the run has finished.
+    """
+
+    rung: str
+    seed: int
+    dataset: str
+    dataset_sha256: str
+    train_total: int
+    parameters: int
+    recipe: dict
+    code_digest: str
+    device: str
+    threads: int
+    versions: dict
+    epochs: list = field(default_factory=list)
+    clean_train_correct: int | None = None
+    clean_train_total: int | None = None
+
+    @classmethod
+    def begin(cls, **identity):
+        return cls(**identity)
+
+    def finish(self, correct, total):
+        self.clean_train_correct, self.clean_train_total = correct, total
+
+    def key(self):
+        """Twelve hex digits over all that decides the bits of the run: equal keys, equal numbers."""
+        identity = {name: value for name, value in asdict(self).items() if not name.startswith(("epochs", "clean_"))}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_json(self):
+        """JSON with one epoch per line, so that two records can be compared by eye and by git."""
+        values = asdict(self)
+        lines = [f'"{name}": {json.dumps(values[name])}' for name in values if name != "epochs"]
+        rows = ",\n  ".join(json.dumps(row) for row in self.epochs)
+        return "{" + ",\n ".join([*lines, f'"epochs": [\n  {rows}]']) + "}\n"
+
+    @classmethod
+    def from_json(cls, text):
+        values = json.loads(text)
+        return cls(**{item.name: values[item.name] for item in fields(cls)})
+
+    # accuracies are fractions
+
+    @property
+    def test_accuracies(self):
+        return [row["test_correct"] / row["test_total"] for row in self.epochs]
+
+    @property
+    def last5(self):
+        return statistics.fmean(self.test_accuracies[-LAST:])
+
+    @property
+    def best(self):
+        return max(self.test_accuracies)
+
+    @property
+    def final(self):
+        return self.test_accuracies[-1]
+
+    @property
+    def clean_train(self):
+        return self.clean_train_correct / self.clean_train_total
+
+    @property
+    def held(self):
+        """Whether each of the last epochs reached the target."""
+        return min(self.test_accuracies[-LAST:]) >= TARGET
+
+    @property
+    def train_seconds(self):
+        return statistics.median(row["train_seconds"] for row in self.epochs)
+
+
+class RefusedRecord(ValueError):
+    """A run record that does not belong among the published results."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Statistics over the seeds of one rung; accuracies are fractions, `std` is of the last-five means."""
+
+    rung: str
+    n: int
+    mean: float  # of the last-five means: the headline
+    std: float | None  # None for a single seed
+    worst: float  # lowest last-five mean
+    best_epoch: float  # highest accuracy of any epoch and seed: shown, never claimed
+    final: float  # mean accuracy of the last epoch
+    clean_train: float
+    consistent: bool
+
+    @classmethod
+    def of(cls, records):
+        last5 = [record.last5 for record in records]
+        mean = statistics.fmean(last5)
+        return cls(
+            rung=records[0].rung,
+            n=len(records),
+            mean=mean,
+            std=statistics.stdev(last5) if len(records) > 1 else None,
+            worst=min(last5),
+            best_epoch=max(record.best for record in records),
+            final=statistics.fmean(record.final for record in records),
+            clean_train=statistics.fmean(record.clean_train for record in records),
+            consistent=mean >= TARGET and sum(r.held for r in records) >= STEADY_SHARE * len(records),
+        )
+
+
+def load_records(rung, folder=RESULTS):
+    """The published records of a rung in seed order; an empty list if it has none yet."""
+    path = Path(folder) / f"{rung}.json"
+    if not path.exists():
+        return []
+    return [RunRecord(**run) for run in json.loads(path.read_text())["runs"]]
+
+
+def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
+    """Add the records under `<run_dir>/<rung>` to `results/<rung>.json`; a newer record of a seed replaces the older.
+
+    Args:
+        recipe: the published recipe as a dictionary.
+        digest: code digest of the present code.
+
+    Returns: list of RunRecord, all that the file now holds.
+    Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code.
+    """
+    kept = {}
+    for record in load_records(rung, folder):
+        if record.recipe == recipe and record.code_digest == digest:
+            kept[record.seed] = record
+    for path in sorted((Path(run_dir) / rung).glob("seed*.json")):
+        record = RunRecord.from_json(path.read_text())
+        if reason := why_refused(record, rung, recipe, digest):
+            raise RefusedRecord(f"{path} cannot be published: {reason}")
+        kept[record.seed] = record
+    if kept:
+        runs = [kept[seed] for seed in sorted(kept)]
+        text = ",\n".join(run.to_json().strip() for run in runs)
+        header = f'{{"rung": {json.dumps(rung)},\n "recipe": {json.dumps(recipe)},\n "runs": [\n'
+        write_atomically(Path(folder) / f"{rung}.json", header + text + "\n]}\n")
+    return [kept[seed] for seed in sorted(kept)]
+
+
+def why_refused(record, rung, recipe, digest):
+    """Say in words why a record may not stand among the results of a rung, or return None."""
+    full = 60_000 - recipe["held_out"]
+    checks = {
+        f"it is of rung {record.rung}, not {rung}": record.rung == rung,
+        f"it was made on {record.dataset}, not on mnist": record.dataset == "mnist",
+        f"it was trained on {record.train_total:,} images, not on {full:,}": record.train_total == full,
+        "its recipe is not the one in the notebook": record.recipe == recipe,
+        "the code that decides its numbers has changed since": record.code_digest == digest,
+        "it has not finished": record.clean_train_correct is not None,
+    }
+    return next((reason for reason, holds in checks.items() if not holds), None)
