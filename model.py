@@ -153,7 +153,7 @@ class PooledSkeleton(nn.Sequential):
 class NormedSkeleton(nn.Sequential):
     """Batch normalisation after every convolution, the one that makes the class maps included.
 
-    Source: steps 000-2 (dropout 0) and 000-3 (dropout 0.1). Rungs a03 and a04.
+    Source: steps 000-2 and 003-3 (dropout 0), 000-3 and 003-4 (dropout 0.1). Rungs a03 and a04.
     """
 
     def __init__(self, dropout=0.0):
@@ -174,7 +174,7 @@ class NormedSkeleton(nn.Sequential):
 class PooledHead(nn.Sequential):
     """Pool sixteen feature maps instead of ten class maps, then let a 1x1 layer decide.
 
-    Source: steps 000-4 and 000-5. Rungs a05 and a06.
+    Source: steps 000-4, 000-5, 003-5 and 003-6. Rungs a05 and a06.
     """
 
     def __init__(self, dropout=0.03):
@@ -341,8 +341,9 @@ class EarlyPooling(nn.Sequential):
 class SixConvolutions(nn.Sequential):
     """Two convolutions, one pooling, four convolutions, pooled features, a 1x1 head.
 
-    Source: steps 002-1 (the default widths) and 002-2 to 002-5 (widths 8, 12, 12, 12, 12, 24), derived
-    from published counts and receptive fields; the original networks are not public. Rungs c01 to c05.
+    Source: steps 002-1 (the default widths) and 002-2 to 002-5 (widths 8, 12, 12, 12, 12, 24; from 002-3 on
+    dropout 0.05), derived from published counts and receptive fields; the original networks are not public.
+    Rungs c01 to c05.
     """
 
     def __init__(self, widths=(8, 12, 16, 16, 12, 24), dropout=0.0):

@@ -1,12 +1,12 @@
 """MNIST as two pairs of tensors in memory, checked against the digests of the real files."""
 
 import contextlib
-import gzip
 import hashlib
+import http.client
 import io
 import os
-import urllib.error
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def _fetch_mnist(folder):
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             MNIST(folder, download=True)
-    except (urllib.error.URLError, RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException, zlib.error) as error:
         raise MissingData(
             f"{raw} lacks {', '.join(missing)}, and the download failed: {error}. Connect to a network, "
             f"or put the four files there, or set MNIST_ROOT to the folder that holds MNIST/raw, "

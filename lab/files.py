@@ -23,9 +23,11 @@ def write_atomically(path, content):
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OSError(
             error.errno,
             f"cannot write {len(content):,} bytes to {path}: {error.strerror}. Free some space or choose another "

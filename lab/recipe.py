@@ -63,12 +63,14 @@ class Recipe:
 
     def __post_init__(self):
         rules = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "epochs": (isinstance(self.epochs, int) and self.epochs >= 1, "a whole number of at least 1"),
+            "batch_size": (isinstance(self.batch_size, int) and self.batch_size >= 1, "a whole number of at least 1"),
             "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
             "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
+            "nesterov": (not self.nesterov or self.momentum > 0, "False without momentum"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and below 1"),
             "weight_decay": (self.weight_decay >= 0, "at least 0"),
             "held_out": (self.held_out >= 0, "at least 0"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
@@ -76,11 +78,24 @@ class Recipe:
         for name, (holds, expected) in rules.items():
             if not holds:
                 raise ValueError(f"Recipe: {name}={getattr(self, name)!r} must be {expected}")
+        for name in ("step_size", "gamma", "max_learning_rate", "factor"):
+            if getattr(self.schedule, name, 1) <= 0:
+                raise ValueError(f"Recipe: schedule={self.schedule} must have {name} above 0")
         if isinstance(self.schedule, ReduceLROnPlateau) and not self.held_out:
             raise ValueError("Recipe: held_out=0, but ReduceLROnPlateau needs held-out training images to watch")
 
     def build_network(self):
         return self.network(**self.arguments)
+
+    def specimen(self):
+        """An untrained network in eval mode, to look at; the caller's random numbers stay as they are."""
+        with torch.random.fork_rng(devices=[]):
+            return self.build_network().eval()
+
+    @property
+    def parameters(self):
+        """Number of all weights of the network, batch normalisation's scale and shift included."""
+        return sum(weight.numel() for weight in self.specimen().parameters())
 
     def as_dict(self):
         """The recipe as plain JSON values, classes by name; equal recipes give equal dictionaries."""

@@ -46,10 +46,6 @@ class RunRecord:
     clean_train_correct: int | None = None
     clean_train_total: int | None = None
 
-    @classmethod
-    def begin(cls, **identity):
-        return cls(**identity)
-
     def finish(self, correct, total):
         self.clean_train_correct, self.clean_train_total = correct, total
 

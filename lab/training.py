@@ -1,11 +1,8 @@
-"""Training: one loop over batches, one over epochs, one function that measures.
+"""Training: one loop over batches, one over the parts of an epoch, one function that measures.
 
-The functions above the line `fit` decide numbers; `fit` around them only remembers, resumes and reports.
+Everything here decides numbers: a change makes results stale, see `lab.digest`.
 """
 
-import contextlib
-import ctypes
-import io
 import math
 import time
 from dataclasses import dataclass
@@ -14,12 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lab.data import ROOT, Digits, normalise
-from lab.digest import code_digest
-from lab.files import write_atomically
-from lab.progress import EpochLines
-from lab.recipe import OneCycleLR, Recipe, ReduceLROnPlateau, build_optimizer, build_schedule
-from lab.results import RunRecord, describe_versions
+from lab.data import normalise
+from lab.recipe import OneCycleLR, ReduceLROnPlateau, build_optimizer, build_schedule
 
 LOSS_FUNCTIONS = {"cross_entropy": F.cross_entropy, "nll": F.nll_loss}
 
@@ -164,130 +157,3 @@ def run_epoch(trainee, recipe, train, held_out, test, *, advance=None):
     elif not isinstance(recipe.schedule, OneCycleLR):
         trainee.schedule.step()
     return row
-
-
-def recipe_digest(recipe):
-    """Digest of the code that decides the numbers of a recipe: all of the above, and what it calls."""
-    return code_digest(begin, run_epoch, evaluate, recipe.network, *map(type, recipe.augmentation))
-
-
-# ------------------------------------------------------------------------------------------- fit
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: the trained network, the data and recipe it was made with, and its record."""
-
-    network: nn.Module
-    digits: Digits
-    recipe: Recipe
-    record: RunRecord
-
-    def predict_test(self):
-        """Class probabilities of the test images, float32 (N, 10)."""
-        device = next(self.network.parameters()).device
-        return predict(self.network, self.digits.test.to(device), self.recipe)
-
-
-def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs"):
-    """Train one network and write its run record.
-
-    A checkpoint is written after every epoch. Called again with the same recipe, data, seed, device, threads,
-    code and versions, training resumes after the last finished epoch, with the same bits as if it had never
-    stopped; a run that had finished is only read back.
-
-    Args:
-        recipe: a Recipe.
-        digits: from `load_digits`.
-        rung: names the folder of the record, "a07".
-        seed: decides weights, order, dropout and augmentation.
-        device: "auto" (cuda, then mps, then cpu), "cpu", "cuda" or "mps".
-        threads: CPU threads; 0 keeps torch's setting.
-        run_dir: `<run_dir>/<rung>/seed<k>.json` is the record; a relative folder is one of the project.
-
-    Returns: Run.
-    Raises: TrainingDiverged; OSError if the disk is full; ValueError if held_out leaves nothing to train on.
-    """
-    device = choose_device(device)
-    if threads:
-        torch.set_num_threads(threads)
-    keep_freed_memory()
-    train, held_out, test = _splits(recipe, digits, device)
-    record = RunRecord.begin(
-        rung=rung,
-        seed=seed,
-        dataset=digits.name,
-        dataset_sha256=digits.sha256,
-        train_total=len(train),
-        parameters=sum(weight.numel() for weight in recipe.build_network().parameters()),
-        recipe=recipe.as_dict(),
-        code_digest=recipe_digest(recipe),
-        device=device.type,
-        threads=torch.get_num_threads(),
-        versions=describe_versions(),
-    )
-    folder = ROOT / run_dir / rung
-    checkpoint = folder / f"seed{seed}-{record.key()}.checkpoint"
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainee = begin(recipe, seed, device, len(train))
-        _resume(trainee, record, checkpoint, device)
-        batches = math.ceil(len(train) / recipe.batch_size)
-        with EpochLines(recipe.epochs, batches, record.epochs) as lines:
-            while len(record.epochs) < recipe.epochs:
-                row = run_epoch(trainee, recipe, train, held_out, test, advance=lines.advance)
-                record.epochs.append({"epoch": len(record.epochs) + 1, **row})
-                _save(trainee, record, checkpoint, device)
-                lines.show(record.epochs[-1])
-    clean = evaluate(trainee.network, train, recipe)
-    record.finish(clean.correct, clean.total)
-    write_atomically(folder / f"seed{seed}.json", record.to_json())
-    return Run(trainee.network.eval(), digits, recipe, record)
-
-
-def choose_device(name):
-    """The torch device for "auto", "cpu", "cuda" or "mps"; RuntimeError if it is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, available in there.items() if available)
-    if not there[name]:
-        raise RuntimeError(f'device={name!r} is not available on this machine; use device="cpu" or "auto"')
-    return torch.device(name)
-
-
-def _splits(recipe, digits, device):
-    train, held_out = digits.train, None
-    if recipe.held_out:
-        if recipe.held_out >= len(train):
-            raise ValueError(f"held_out={recipe.held_out} leaves none of {len(train)} training images to train on")
-        train, held_out = train.first(len(train) - recipe.held_out), train.last(recipe.held_out)
-    return train.to(device), held_out and held_out.to(device), digits.test.to(device)
-
-
-def _save(trainee, record, path, device):
-    state = {name: part.state_dict() for name, part in vars(trainee).items()}
-    state |= {"random": torch.get_rng_state(), "epochs": record.epochs}
-    if device.type == "cuda":
-        state["cuda_random"] = torch.cuda.get_rng_state(device)
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def _resume(trainee, record, path, device):
-    if not path.exists():
-        return
-    state = torch.load(path, map_location=device, weights_only=True)
-    for name, part in vars(trainee).items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda_random"].cpu(), device)
-    record.epochs.extend(state["epochs"])
-
-
-def keep_freed_memory():
-    """Tell glibc to keep freed memory for the next batch: fetching it anew costs a quarter of an epoch."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: nothing to tell
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
