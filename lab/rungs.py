@@ -1,0 +1,131 @@
+"""The ladders, and every rung as its notebook tells it: file name, first heading, recipe, sources."""
+
+import ast
+import importlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lab.data import ROOT
+from lab.fitting import recipe_digest
+from lab.recipe import Recipe
+from lab.results import TARGET
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A road of rungs and what its last rung has to reach."""
+
+    letter: str
+    title: str
+    parameters_below: int
+    epochs_at_most: int
+
+    @property
+    def constraint(self):
+        return (
+            f"fewer than {self.parameters_below:,} parameters, at most {self.epochs_at_most} epochs, "
+            f"at least {TARGET:.1%} held over the last five epochs"
+        )
+
+
+LADDERS = {"a": Ladder("a", "Below eight thousand", 8_000, 15)}
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook of the project; `id` is what its file name begins with."""
+
+    path: Path
+
+    @property
+    def id(self):
+        return self.path.stem.split("_")[0]
+
+    @cached_property
+    def content(self):
+        return json.loads(self.path.read_text())
+
+    @property
+    def cells(self):
+        return self.content["cells"]
+
+    @property
+    def title(self):
+        """The first heading, without its marks."""
+        return "".join(self.cells[0]["source"]).splitlines()[0].lstrip("# ").strip()
+
+    @property
+    def is_rung(self):
+        return self.id[0] in LADDERS and self.id[1:].isdigit()
+
+    def tagged(self, tag):
+        """Source of the one cell that carries a tag."""
+        sources = ["".join(c["source"]) for c in self.cells if tag in c["metadata"].get("tags", [])]
+        if len(sources) != 1:
+            raise ValueError(f"{self.path.name} has {len(sources)} cells tagged {tag!r}; it needs exactly one")
+        return sources[0]
+
+    def defaults(self):
+        """Its parameters and their published values."""
+        lines = ast.parse(self.tagged("parameters")).body
+        return {line.target.id: ast.literal_eval(line.value) for line in lines}
+
+
+@dataclass(frozen=True)
+class Rung(Notebook):
+    """One step of a ladder."""
+
+    @property
+    def ladder(self):
+        return LADDERS[self.id[0]]
+
+    @property
+    def idea(self):
+        """The title without the rung's number."""
+        return self.title.partition("·")[2].strip()
+
+    @property
+    def source(self):
+        """Ids of the steps of the original tutorials that it rebuilds."""
+        return self.content["metadata"].get("source", [])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The published recipe: the cell tagged "recipe", run with the default parameters."""
+        scope = self.defaults() | {name: importlib.import_module(name) for name in ("model", "utils")}
+        exec(self.tagged("recipe"), scope)
+        return scope["recipe"]
+
+    @property
+    def digest(self):
+        return recipe_digest(self.recipe)
+
+    @property
+    def previous(self):
+        """The rung before it on the same ladder, or None."""
+        rungs = [rung for rung in find_rungs() if rung.ladder == self.ladder]
+        position = [rung.id for rung in rungs].index(self.id)
+        return rungs[position - 1] if position else None
+
+
+def find_notebooks(names=()):
+    """Every notebook in reading order, or those whose ids are named.
+
+    Raises: ValueError naming the ids that do not exist.
+    """
+    paths = sorted(NOTEBOOKS.rglob("*.ipynb"), key=lambda path: path.stem)
+    found = [Notebook(path) for path in paths if ".ipynb_checkpoints" not in path.parts]
+    found = [Rung(notebook.path) if notebook.is_rung else notebook for notebook in found]
+    unknown = set(names) - {notebook.id for notebook in found}
+    if unknown:
+        known = " ".join(notebook.id for notebook in found)
+        raise ValueError(f"no notebook is called {', '.join(sorted(unknown))}; there are {known}")
+    return [notebook for notebook in found if not names or notebook.id in names]
+
+
+def find_rungs(names=()):
+    return [notebook for notebook in find_notebooks(names) if isinstance(notebook, Rung)]

@@ -1,0 +1,38 @@
+"""The rungs as data for other tools; the fields are relied upon, see `python -m lab steps --json`."""
+
+from lab.receptive_field import receptive_field
+from lab.results import TARGET, Summary, load_records
+from lab.rungs import find_rungs
+
+
+def describe_rungs():
+    """One dictionary per rung, in reading order; accuracies are fractions, None until there are results."""
+    return [describe_rung(rung) for rung in find_rungs()]
+
+
+def describe_rung(rung):
+    recipe, ladder = rung.recipe, rung.ladder
+    parameters = recipe.parameters
+    records = load_records(rung.id)
+    summary = Summary.of(records) if records else None
+    return {
+        "id": rung.id,
+        "ladder": ladder.letter,
+        "title": rung.title,
+        "notebook": str(rung.path.relative_to(rung.path.parents[2])),
+        "source": rung.source,
+        "network": recipe.network.__name__,
+        "arguments": recipe.as_dict()["arguments"],
+        "parameters": parameters,
+        "receptive_field": receptive_field(recipe.specimen()),
+        "constraint": ladder.constraint,
+        "recipe": recipe.as_dict(),
+        "seeds": [record.seed for record in records],
+        "test_accuracy": summary
+        and {"mean": summary.final, "std": summary.std, "last5_mean": summary.mean, "min": summary.worst},
+        "target_met": summary
+        and parameters < ladder.parameters_below
+        and recipe.epochs <= ladder.epochs_at_most
+        and summary.mean >= TARGET,
+        "consistent": summary and summary.consistent,
+    }
