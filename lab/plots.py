@@ -1,0 +1,110 @@
+"""Figures. They draw what they are given and compute nothing but positions; each returns its figure."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
+MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
+
+
+def plot_digits(images, captions, *, columns=10):
+    """Draw a grid of digits.
+
+    Args:
+        images: (N, 1, 28, 28), any grey scale.
+        captions: N short texts.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 1.05), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(image[0].numpy(), cmap="gray_r")
+        axis.set_title(caption, fontsize=8, pad=2)
+    figure.tight_layout(pad=0.4)
+    plt.close(figure)
+    return figure
+
+
+def plot_curves(record, *, target=0.994):
+    """Draw accuracy and loss by epoch: running train, clean train (last epoch), test."""
+    epochs = [row["epoch"] for row in record.epochs]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    running = [100 * row["train_correct"] / row["train_total"] for row in record.epochs]
+    test = [100 * accuracy for accuracy in record.test_accuracies]
+    left.plot(epochs, running, label="train, as seen", color="C0")
+    left.plot(epochs, test, label="test", color="C1", marker="o", markersize=3)
+    left.plot(epochs[-1:], [100 * record.clean_train], "D", label="clean train, last epoch", color="C0", markersize=5)
+    left.axhline(100 * target, **TARGET_STYLE)
+    left.annotate(f"{target:.1%}", (epochs[0], 100 * target), fontsize=8, color="0.4", va="bottom")
+    # zoom on where decisions fall; a first epoch near chance would flatten everything else
+    left.set_ylim(max(0, min(test[-5:] + running[-5:]) - 1.5), 100.1)
+    left.set(xlabel="epoch", ylabel="accuracy, %")
+    left.legend(fontsize=8, loc="lower right")
+    right.plot(epochs, [row["train_loss"] for row in record.epochs], label="train, as seen", color="C0")
+    right.plot(epochs, [row["test_loss"] for row in record.epochs], label="test", color="C1", marker="o", markersize=3)
+    right.set(xlabel="epoch", ylabel="mean loss per image, nats", yscale="log")
+    right.legend(fontsize=8)
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    sns.despine(figure)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def plot_schedules(rates_by_name):
+    """Draw learning rates over epochs, one line per name; rates are per epoch, at its start."""
+    figure, axis = plt.subplots(figsize=(5, 2.6))
+    for name, rates in rates_by_name.items():
+        axis.plot(range(1, len(rates) + 1), rates, marker="o", markersize=3, label=name)
+    axis.set(xlabel="epoch", ylabel="learning rate at its start")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8)
+    sns.despine(figure)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def plot_mistakes(mistakes):
+    """Draw the confusion matrix, true digits as rows, beside the mistakes the network was most sure of."""
+    figure = plt.figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    axis = left.subplots()
+    off_diagonal = mistakes.matrix.clone().fill_diagonal_(0)  # colours for errors only
+    sns.heatmap(
+        off_diagonal.numpy(),
+        annot=mistakes.matrix.numpy(),
+        fmt="d",
+        cmap="Reds",
+        cbar=False,
+        annot_kws={"fontsize": 7},
+        ax=axis,
+    )
+    axis.set(xlabel="predicted digit", ylabel="true digit")
+    axis.tick_params(length=0)
+    right.suptitle("true digit → prediction, its probability", fontsize=9)
+    for cell, image, caption in zip(
+        right.subplots(MISTAKE_ROWS, MISTAKE_COLUMNS).flat, mistakes.images, mistakes.captions, strict=False
+    ):
+        cell.imshow(image[0].numpy(), cmap="gray_r")
+        cell.set_title(caption, fontsize=7, pad=2)
+    for cell in right.axes:
+        cell.axis("off")
+    plt.close(figure)
+    return figure
+
+
+def plot_seeds(records_by_rung, *, target=0.994):
+    """Draw the last-five mean of every seed, a column of dots per rung."""
+    figure, axis = plt.subplots(figsize=(1.2 + 0.8 * len(records_by_rung), 2.8))
+    for position, records in enumerate(records_by_rung.values()):
+        axis.plot([position] * len(records), [100 * record.last5 for record in records], "o", alpha=0.6, color="C0")
+    axis.axhline(100 * target, **TARGET_STYLE)
+    axis.set_xticks(range(len(records_by_rung)), records_by_rung)
+    axis.set(ylabel="test accuracy, %\nmean of last five epochs")
+    sns.despine(figure)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
