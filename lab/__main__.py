@@ -1,0 +1,137 @@
+"""The command line: `python -m lab COMMAND --help`."""
+
+import argparse
+import json
+import os
+import sys
+
+from lab.data import SOURCES
+from lab.parameters import check_values
+from lab.rungs import find_notebooks, find_rungs
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute notebooks headlessly; results go to --run-dir")
+    run.add_argument("rungs", nargs="*", help="ids such as a05 a06; all by default")
+    run.add_argument("--dataset", choices=SOURCES, default="auto", help="auto: mnist if it is here, else the sample")
+    run.add_argument("--run-dir", default="runs")
+    run.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks side by side, one thread each")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
+    run.set_defaults(command=run_command)
+
+    steps = commands.add_parser("steps", help="one object per rung")
+    steps.add_argument("--json", action="store_true", help="as JSON")
+    steps.set_defaults(command=steps_command)
+
+    results = commands.add_parser("results", help="merge run records into results/")
+    results.add_argument("rungs", nargs="*")
+    results.add_argument("--run-dir", default="runs")
+    results.set_defaults(command=results_command)
+
+    render = commands.add_parser("render", help="rewrite all generated blocks of notebooks and README")
+    render.set_defaults(command=render_command)
+
+    publish = commands.add_parser("publish", help="execute notebooks as published and keep their outputs in notebooks/")
+    publish.add_argument("rungs", nargs="*")
+    publish.set_defaults(command=publish_command)
+
+    bench = commands.add_parser("bench", help="measure images per second against the originals' loop")
+    bench.set_defaults(command=bench_command)
+
+    options = parser.parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run_command(options):
+    from lab.notebooks import format_table, mnist_folder, run_all, write_index
+
+    parameters = {name: _literal(value) for name, value in options.parameters}
+    check_values(parameters)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs {options.jobs} must be at least 1")
+    notebooks = find_notebooks(options.rungs)
+    folder = mnist_folder()
+    dataset = parameters.pop("dataset", options.dataset)
+    if dataset == "auto":
+        dataset = "mnist" if folder else "sample"
+    if folder:
+        os.environ["MNIST_ROOT"] = str(folder)
+    note = {
+        "sample": "Data: the bundled sample of 5,000 real MNIST digits, a quick look whose accuracies cannot be "
+        "compared with those of the full set. The published runs: make run DATASET=mnist",
+        "mnist": "Data: the full MNIST. The rungs below 50,000 parameters take minutes each, the largest hours.",
+    }[dataset]
+    print(note, flush=True)
+    if dataset == "mnist" and not folder:
+        _download_once()
+    outcomes = run_all(notebooks, options.run_dir, parameters | {"dataset": dataset}, options.jobs)
+    write_index(outcomes, options.run_dir, note)
+    print(format_table(outcomes))
+    print(f"\nPages: {options.run_dir}/index.html")
+    return int(any(outcome.error for outcome in outcomes))
+
+
+def _literal(value):
+    """An integer if it reads as one, else the text itself."""
+    try:
+        return int(value)
+    except ValueError:
+        return value
+
+
+def _download_once():
+    """Before several notebooks would fetch the same files at the same time."""
+    from lab.data import load_digits
+
+    load_digits("mnist")
+
+
+def steps_command(options):
+    from lab.steps import describe_rungs
+
+    rungs = describe_rungs()
+    if options.json:
+        print(json.dumps(rungs, indent=1))
+        return
+    for rung in rungs:
+        size = f"{rung['parameters']:>9,} parameters, receptive field {rung['receptive_field']}"
+        print(f"{size}  {rung['title']}")
+
+
+def results_command(options):
+    from lab.results import merge_records
+
+    for rung in find_rungs(options.rungs):
+        records = merge_records(rung.id, rung.recipe.as_dict(), rung.digest, options.run_dir)
+        print(f"{rung.id}  seeds {', '.join(str(record.seed) for record in records) or 'none'}")
+
+
+def render_command(options):
+    from lab.render import render_all
+
+    for path in render_all():
+        print(f"rewritten: {path}")
+
+
+def publish_command(options):
+    from lab.notebooks import publish
+
+    for notebook in find_notebooks(options.rungs):
+        publish(notebook)
+        print(f"{notebook.id}  published", flush=True)
+
+
+def bench_command(options):
+    from lab.bench import main
+
+    main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Executing notebooks headlessly, making sure that they really ran, and what is written afterwards."""
+
+import contextlib
+import html
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from lab.data import MNIST_SHA256, ROOT
+from lab.files import write_atomically
+from lab.results import RunRecord
+from lab.rungs import Rung
+
+LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
+QUICK_EPOCHS, LARGE_PARAMETERS = 3, 1_000_000  # on the sample, networks above this size train less
+CANONICAL_KEYS = (
+    "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
+)
+
+
+class NotRun(RuntimeError):
+    """A notebook did not run to its end, whatever its exit code says."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the execution of one notebook ended; accuracy is the final one, None where nothing was trained."""
+
+    id: str
+    seconds: float
+    accuracy: float | None
+    path: Path
+    error: str | None
+
+
+def mnist_folder():
+    """The folder that holds MNIST/raw, if all four files are there; else None."""
+    folder = Path(os.environ.get("MNIST_ROOT") or ROOT / "data").resolve()
+    return folder if all((folder / "MNIST" / "raw" / name).is_file() for name in MNIST_SHA256) else None
+
+
+def run_all(notebooks, run_dir, parameters, jobs):
+    """Execute notebooks side by side, one line per start and end; return their outcomes in the same order."""
+
+    def run(notebook):
+        chosen, note = quick_parameters(notebook, parameters)
+        print(f"{notebook.id}  started{note}", flush=True)
+        outcome = run_one(notebook, run_dir, chosen)
+        print(format_outcome(outcome), flush=True)
+        return outcome
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(run, sorted(notebooks, key=lambda notebook: -_cost(notebook))))
+
+
+def _cost(notebook):
+    return notebook.recipe.parameters if isinstance(notebook, Rung) else 0
+
+
+def quick_parameters(notebook, parameters):
+    """On the sample, cut the epochs of the largest networks, and say so."""
+    is_large = _cost(notebook) > LARGE_PARAMETERS
+    if parameters.get("dataset") == "sample" and is_large and "epochs" not in parameters:
+        return parameters | {"epochs": QUICK_EPOCHS}, f" (quick: {QUICK_EPOCHS} epochs only)"
+    return parameters, ""
+
+
+def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
+    """Execute one notebook with papermill in a process of its own, check it, and render it to HTML.
+
+    Args:
+        run_dir: executed notebook, page and record go to `<run_dir>/<id>/seed<k>.*`.
+        parameters: values that differ from the notebook's defaults.
+
+    Returns: Outcome; failures are in it, not raised.
+    """
+    defaults = notebook.defaults()
+    parameters = parameters | {"run_dir": str(Path(run_dir).resolve())}
+    parameters = {name: value for name, value in parameters.items() if name in defaults}
+    seed = parameters.get("seed", defaults.get("seed", 0))
+    stem = Path(run_dir) / notebook.id / f"seed{seed}"
+    output, record = stem.with_suffix(".ipynb"), stem.with_suffix(".json")
+    started, error, accuracy = time.time(), None, None
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        execute(notebook.path, output, parameters, limit_seconds)
+        if isinstance(notebook, Rung):
+            accuracy = check_record(record, notebook.id, started).final
+    except (NotRun, OSError) as failure:
+        error = str(failure)
+    if output.exists():
+        render_page(output)
+    return Outcome(notebook.id, time.time() - started, accuracy, output, error)
+
+
+def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
+    """Run papermill on `source` in its own folder; raise NotRun unless every cell really ran."""
+    output.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(source.parent)]
+    command += ["--no-progress-bar", "--log-level", "ERROR"]
+    for name, value in parameters.items():
+        command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _, messages = process.communicate(timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        raise NotRun(f"{source.name} was stopped after {limit_seconds} s") from None
+    finally:
+        _end_session(process)
+    if process.returncode:
+        last = messages.strip().splitlines()[-1:] or [f"papermill ended with exit status {process.returncode}"]
+        raise NotRun(_first_error(output) or f"{source.name}: {last[0]}")
+    check_executed(output)
+
+
+def _end_session(process):
+    """End papermill and the kernel it started, should either still be there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _first_error(path):
+    if not path.exists():
+        return None
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}"
+    return None
+
+
+def check_executed(path):
+    """Raise NotRun unless every code cell has an execution count and no output is an error.
+
+    papermill's own status fields claim completion after a dead kernel, a time-out or `sys.exit(0)`.
+    """
+    for position, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        if cell.execution_count is None:
+            raise NotRun(f"{path.name}: code cell {position} was never executed")
+        if any(output.output_type == "error" for output in cell.outputs):
+            raise NotRun(_first_error(path))
+
+
+def check_record(path, rung_id, started):
+    """The finished run record that an execution begun at `started` has written; NotRun if there is none."""
+    if not path.exists() or path.stat().st_mtime < started - 1:
+        raise NotRun(f"{rung_id} wrote no run record to {path}")
+    try:
+        record = RunRecord.from_json(path.read_text())
+    except (KeyError, json.JSONDecodeError) as error:
+        raise NotRun(f"{path} is not a run record: {error!r}") from error
+    if record.clean_train_correct is None or len(record.epochs) != record.recipe["epochs"]:
+        raise NotRun(f"{path} is the record of an unfinished run")
+    return record
+
+
+def format_outcome(outcome):
+    accuracy = "" if outcome.accuracy is None else f"{outcome.accuracy:.2%}"
+    ending = f"FAILED  {outcome.error}" if outcome.error else str(_short(outcome.path))
+    return f"{outcome.id}  ended  {outcome.seconds:6.0f} s  {accuracy:>7}  {ending}"
+
+
+def _short(path):
+    path = path.resolve()
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def format_table(outcomes):
+    lines = ["", "rung             seconds  accuracy  result"]
+    for outcome in outcomes:
+        accuracy = "–" if outcome.accuracy is None else f"{outcome.accuracy:.2%}"
+        lines.append(f"{outcome.id:15}  {outcome.seconds:7.0f}  {accuracy:>8}  {'FAILED' if outcome.error else 'ok'}")
+    return "\n".join(lines)
+
+
+def render_page(path):
+    """Render an executed notebook to HTML beside it."""
+    page, _ = HTMLExporter().from_filename(str(path))
+    write_atomically(path.with_suffix(".html"), page)
+
+
+def write_index(outcomes, run_dir, note):
+    """Write `index.html`, which links every page of a batch."""
+    rows = "\n".join(
+        f'<tr><td><a href="{o.path.parent.name}/{o.path.stem}.html">{o.id}</a></td><td>{o.seconds:.0f} s</td>'
+        f"<td>{'' if o.accuracy is None else f'{o.accuracy:.2%}'}</td><td>{html.escape(o.error or 'ok')}</td></tr>"
+        for o in outcomes
+    )
+    page = (
+        '<!doctype html><meta charset="utf-8"><title>Executed notebooks</title>'
+        "<style>body{font-family:sans-serif;margin:2em}td,th{padding:.2em 1em;text-align:left}</style>"
+        f"<h1>Executed notebooks</h1><p>{html.escape(note)}</p>"
+        f"<table><tr><th>notebook</th><th>time</th><th>final test accuracy</th><th></th></tr>\n{rows}\n</table>\n"
+    )
+    write_atomically(Path(run_dir) / "index.html", page)
+
+
+def publish(notebook):
+    """Execute a notebook as published, without parameters and on one thread, and keep its outputs in place.
+
+    Raises: NotRun; the notebook then stays as it was.
+    """
+    output = ROOT / "runs" / notebook.id / "published.ipynb"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    execute(notebook.path, output, {})
+    make_canonical(output)
+    write_atomically(notebook.path, output.read_bytes())
+
+
+def make_canonical(path):
+    """Remove from a notebook all that differs from run to run and that no reader needs; keep its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        cell.outputs = _join_streams(cell.outputs) if cell.cell_type == "code" else cell.get("outputs")
+        if cell.cell_type != "code":
+            del cell["outputs"]
+    nbformat.write(notebook, path)
+    command = [sys.executable, "-m", "nbstripout", "--keep-output", "--keep-id", "--extra-keys", CANONICAL_KEYS]
+    subprocess.run([*command, str(path)], check=True)
+
+
+def _join_streams(outputs):
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined

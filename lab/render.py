@@ -1,0 +1,212 @@
+"""Generated parts of notebooks and README: whatever can be derived is written by code, between markers.
+
+Three kinds: blocks, `<!-- begin NAME -->` to `<!-- end NAME -->`; numbers inside a sentence,
+`<!--= a03 mean -->99.00 %<!--/-->`; and the setup cell, the same in every notebook.
+"""
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+
+from lab.data import ROOT
+from lab.files import write_atomically
+from lab.receptive_field import receptive_field
+from lab.results import TARGET, Summary, load_records
+from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
+from lab.show import format_change, ladder_table, summary_row
+
+BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+NUMBER = re.compile(r"(<!--= (\w+) (\w+) -->).*?(<!--/-->)")
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+SETUP = """\
+# Setup: find the project, or fetch it on Colab. The same in every notebook; skip it when reading.
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER, REPOSITORY, VERSION = "{folder}", "{repository}", "{version}"
+places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / FOLDER]
+root = next((place for place in places if (place / "model.py").exists() and (place / "lab").is_dir()), None)
+if root is None and "google.colab" in sys.modules:
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", VERSION, REPOSITORY, FOLDER], check=True)
+    root = Path.cwd() / FOLDER
+if root is None:
+    raise FileNotFoundError(f"model.py is not above {{Path.cwd()}}. Get the project: git clone {{REPOSITORY}}")
+sys.path[:0] = [] if str(root) in sys.path else [str(root)]
+import model  # noqa: E402
+import utils  # noqa: E402"""
+
+
+def project():
+    """Folder, repository address and version, from pyproject.toml: the one place that holds them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {
+        "folder": settings["name"],
+        "repository": settings["urls"]["Repository"],
+        "version": f"v{settings['version']}",
+    }
+
+
+def setup_cell():
+    return SETUP.format(**project())
+
+
+def render_all():
+    """Rewrite every generated part of every notebook and of README; return the paths that changed."""
+    changed = []
+    for path, text in rendered_files():
+        if path.read_text() != text:
+            write_atomically(path, text)
+            changed.append(path.relative_to(ROOT))
+    return changed
+
+
+def rendered_files():
+    """Pairs of path and text as it should be, for README and every notebook."""
+    yield ROOT / "README.md", render_text((ROOT / "README.md").read_text(), None)
+    for notebook in find_notebooks():
+        yield notebook.path, render_notebook(notebook)
+
+
+def render_notebook(notebook):
+    content = json.loads(notebook.path.read_text())
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = render_text(source, notebook).splitlines(keepends=True)
+        elif "setup" in cell["metadata"].get("tags", []):
+            cell["source"] = setup_cell().splitlines(keepends=True)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def render_text(text, notebook):
+    """Fill the blocks and numbers of one text; KeyError names a block or number that does not exist."""
+    text = BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](notebook)}\n{match[3]}", text)
+    return NUMBER.sub(lambda match: f"{match[1]}{number(match[2], match[3])}{match[4]}", text)
+
+
+def number(rung_id, name):
+    """One figure of a rung as text, for use inside a sentence."""
+    rung = find_rungs([rung_id])[0]
+    if name == "rf":
+        return str(receptive_field(rung.recipe.specimen()))
+    if name == "parameters":
+        return f"{rung.recipe.parameters:,}"
+    records = load_records(rung_id)
+    if not records:
+        return "(not run yet)"
+    summary = Summary.of(records)
+    if name == "change":
+        return format_change(records, load_records(rung.previous.id))
+    return {
+        "mean": f"{summary.mean:.2%}",
+        "std": "–" if summary.std is None else f"{100 * summary.std:.2f}",
+        "worst": f"{summary.worst:.2%}",
+        "best": f"{summary.best_epoch:.2%}",
+        "final": f"{summary.final:.2%}",
+        "clean": f"{summary.clean_train:.2%}",
+        "gap": f"{100 * (summary.clean_train - summary.final):+.2f}",
+        "n": str(summary.n),
+        "first": f"{records[0].test_accuracies[0]:.2%}",
+        "running": f"{records[0].epochs[-1]['train_correct'] / records[0].epochs[-1]['train_total']:.2%}",
+    }[name]
+
+
+# ------------------------------------------------------------------------------------------- blocks
+
+
+def navigation(notebook):
+    """Links to the rungs before and after, to the map, and to Colab."""
+    notebooks = find_notebooks()
+    position = [other.id for other in notebooks].index(notebook.id)
+    links = []
+    if position > 0:
+        links.append(f"[← {notebooks[position - 1].title}]({_link(notebook, notebooks[position - 1])})")
+    if isinstance(notebook, Rung):
+        links.append(f"[map]({_link(notebook, notebooks[0])})")
+    if position + 1 < len(notebooks):
+        links.append(f"[{notebooks[position + 1].title} →]({_link(notebook, notebooks[position + 1])})")
+    links.append(f"[![Open in Colab]({BADGE})]({colab_address(notebook)})")
+    return " · ".join(links)
+
+
+def colab_address(notebook):
+    settings = project()
+    repository = settings["repository"].removeprefix("https://github.com/")
+    path = notebook.path.relative_to(ROOT).as_posix()
+    return f"https://colab.research.google.com/github/{repository}/blob/{settings['version']}/{path}"
+
+
+def _link(notebook, other):
+    return Path(os.path.relpath(other.path, notebook.path.parent)).as_posix()
+
+
+def result(rung):
+    """The Result of a rung: figures, constraint, and what the original reported."""
+    records = load_records(rung.id)
+    parameters, field = rung.recipe.parameters, receptive_field(rung.recipe.specimen())
+    rows = [("parameters, receptive field", f"{parameters:,}, {field} pixels")]
+    if not records:
+        return _table([*rows, ("test accuracy", "not run yet")])
+    summary = Summary.of(records)
+    seeds = ", ".join(str(record.seed) for record in records)
+    cells = summary_row(summary)
+    rows += [
+        ("test accuracy, mean of the last five epochs", f"**{cells['test accuracy, %']}** %, seeds {seeds}"),
+        ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
+        ("clean training accuracy; gap to the test set", f"{summary.clean_train:.2%}; {number(rung.id, 'gap')} points"),
+    ]
+    if rung.previous and load_records(rung.previous.id):
+        rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
+    rows += [("the original reported", original(rung)), (rung.ladder.constraint, verdict(rung, parameters, summary))]
+    return _table(rows)
+
+
+def original(rung):
+    """What the source steps logged: best epoch and, where there is a log, the mean of the last five."""
+    steps = json.loads((ROOT / "results" / "originals.json").read_text())
+    texts = []
+    for name in rung.source:
+        step = steps[name]
+        if "test_by_epoch" in step:
+            last5 = sum(step["test_by_epoch"][-5:]) / 5
+            best = step["best_test"]
+            texts.append(f"{last5:.2f} % over its last five epochs, {best:.2f} % at best ({name}, one run)")
+    return "; ".join(dict.fromkeys(texts)) or "no log"
+
+
+def verdict(rung, parameters, summary):
+    checks = {
+        "parameters": parameters < rung.ladder.parameters_below,
+        "epochs": rung.recipe.epochs <= rung.ladder.epochs_at_most,
+        f"mean of at least {TARGET:.1%}": summary.mean >= TARGET,
+        "held by at least 80 % of seeds": summary.consistent,
+    }
+    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in checks.items())
+
+
+def _table(rows):
+    (first, second), *rest = rows
+    return "\n".join([f"| {first} | {second} |", "|--|--|", *(f"| {name} | {value} |" for name, value in rest)])
+
+
+def ladder_block(letter, prefix):
+    """The table of one ladder, its rungs linked."""
+    rungs = {rung.id: rung for rung in find_rungs()}
+    table = ladder_table(letter)
+    header = ["rung", *table.columns]
+    lines = [f"| {' | '.join(header)} |", f"|{'--|' * len(header)}"]
+    for name, row in table.iterrows():
+        link = f"[{name}]({prefix}{rungs[name].path.relative_to(ROOT if prefix == '' else NOTEBOOKS).as_posix()})"
+        lines.append(f"| {' | '.join([link, *map(str, row)])} |")
+    return "\n".join(lines)
+
+
+def _ladder_renderer(letter):
+    return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
+
+
+BLOCKS = {"navigation": navigation, "result": result} | {f"ladder_{x}": _ladder_renderer(x) for x in LADDERS}

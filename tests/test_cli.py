@@ -1,0 +1,129 @@
+"""The command line and the Makefile, up to the point where something would be executed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import notebooks
+from lab.__main__ import main
+from lab.data import MNIST_SHA256, ROOT
+from lab.notebooks import Outcome
+
+FIELDS = "id ladder title notebook source network arguments parameters receptive_field constraint recipe seeds "
+FIELDS += "test_accuracy target_met consistent"
+# parameters and receptive field, from the originals' own logs
+LADDER_A = [(6379786, 40), (13160, 28), (4572, 28), (5088, 28), (5088, 28), (6124, 28), (6124, 28), (6720, 28)]
+WRONG = ["epochs 0", "epochs abc", "seed -1", "dataset cifar", "device tpu", "threads -1", "train_limit no", "sed 3"]
+
+
+@pytest.fixture
+def executed(monkeypatch, tmp_path):
+    """Ids and parameters of what would have been executed; a06 fails."""
+    calls = {}
+
+    def run_one(notebook, run_dir, parameters):
+        calls[notebook.id] = parameters
+        error = "RuntimeError: <boom>" if notebook.id == "a06" else None
+        return Outcome(notebook.id, 1.0, None if error else 0.9941, tmp_path / notebook.id / "seed0.ipynb", error)
+
+    monkeypatch.setattr(notebooks, "run_one", run_one)
+    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
+    return calls
+
+
+def run(tmp_path, *arguments):
+    return main(["run", *arguments, "--run-dir", str(tmp_path / "runs"), "--jobs", "1"])
+
+
+def test_steps_are_an_interface(capsys):
+    main(["steps", "--json"])
+    steps = json.loads(capsys.readouterr().out)
+    assert all(list(step) == FIELDS.split() for step in steps)
+    assert all((ROOT / step["notebook"]).is_file() for step in steps)
+    ladder = [step for step in steps if step["ladder"] == "a"]
+    assert [step["id"] for step in ladder] == [f"a0{number}" for number in range(8)]
+    assert [(step["parameters"], step["receptive_field"]) for step in ladder] == LADDER_A
+    assert {source for step in ladder for source in step["source"]} == {
+        *(f"t000-{step}" for step in range(7)),
+        *(f"t003-{step}" for step in range(1, 8)),
+    }
+    for step in steps:
+        has_results = (ROOT / "results" / f"{step['id']}.json").exists()
+        assert (step["test_accuracy"] is not None) == has_results == bool(step["seeds"])
+        assert set(step["test_accuracy"] or {}) in (set(), {"mean", "std", "last5_mean", "min"})
+        assert isinstance(step["target_met"], bool if has_results else type(None))
+
+
+@pytest.mark.parametrize("command", ["run", "results", "publish"])
+def test_unknown_rungs_are_named(command, capsys):
+    with pytest.raises(SystemExit, match="a05x.*there are .*a00") as stopped:
+        main([command, "a07", "a05x"])
+    assert stopped.value.code != 0
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_parameters_start_nothing(wrong, executed, tmp_path):
+    name, value = wrong.split()
+    with pytest.raises(SystemExit, match=f"parameter {name}='?{value}'? ") as stopped:
+        run(tmp_path, "a07", "--dataset", "sample", "-p", name, value)
+    assert stopped.value.code != 0
+    assert executed == {}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_parameters_through_the_shell(tmp_path):
+    command = [sys.executable, "-m", "lab", "run", "a07", "-p", "epochs", "0", "--run-dir", str(tmp_path / "runs")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == "error: parameter epochs=0 must be a whole number of at least 1\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_parameters_reach_the_notebooks(executed, tmp_path):
+    assert run(tmp_path, "a05", "a07", "--dataset", "sample", "-p", "epochs", "2", "-p", "device", "cpu") == 0
+    expected = {"epochs": 2, "device": "cpu", "dataset": "sample"}
+    assert executed == {"a05": expected, "a07": expected}
+
+
+def test_exit_status_tells_of_one_failure(executed, tmp_path, capsys):
+    assert run(tmp_path, "a05", "a06", "a07", "--dataset", "sample") == 1
+    assert set(executed) == {"a05", "a06", "a07"}  # the failure stopped nothing else
+    shown = capsys.readouterr().out
+    assert re.search(r"^a06 .*FAILED  RuntimeError: <boom>$", shown, re.MULTILINE)
+    assert len(re.findall(r"^a0[57] .* ok$", shown, re.MULTILINE)) == 2
+    index = (tmp_path / "runs" / "index.html").read_text()
+    assert "RuntimeError: &lt;boom&gt;" in index
+    assert index.count("99.41%") == 2
+
+
+def test_only_the_large_network_is_cut_short_on_the_sample(executed, tmp_path):
+    run(tmp_path, "a00", "a07", "--dataset", "sample")
+    assert executed == {"a00": {"dataset": "sample", "epochs": 3}, "a07": {"dataset": "sample"}}
+    run(tmp_path, "a00", "--dataset", "sample", "-p", "epochs", "9")
+    assert executed["a00"]["epochs"] == 9
+
+
+@pytest.mark.parametrize("missing", [None, *MNIST_SHA256])
+def test_auto_takes_mnist_if_all_files_are_there(missing, executed, tmp_path, capsys):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in set(MNIST_SHA256) - {missing}:
+        (raw / name).touch()
+    run(tmp_path, "a07")
+    assert executed["a07"]["dataset"] == ("sample" if missing else "mnist")
+    assert ("cannot be compared" in capsys.readouterr().out) == bool(missing)
+    assert Path(os.environ["MNIST_ROOT"]) == tmp_path
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_help_lists_every_target():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == targets
+    assert all(len(line.split()) > 2 for line in shown.splitlines())

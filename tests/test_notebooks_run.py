@@ -1,0 +1,180 @@
+"""Notebooks really run, in every way that the README offers, and what did not run is never taken for it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lab.data import ROOT
+from lab.notebooks import NotRun, check_executed, check_record, execute, run_one
+from lab.results import RunRecord
+from lab.rungs import Notebook, Rung, find_notebooks, find_rungs
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+LIMIT_SECONDS = 300
+FINAL = find_rungs(["a07"])[0]
+
+executes = pytest.mark.notebook
+
+
+def write_notebook(path, *sources, counts=None):
+    """A notebook of code cells, not executed unless `counts` says so."""
+    cells = [new_code_cell(source) for source in sources]
+    for cell, count in zip(cells, counts or [], strict=False):
+        cell.execution_count = count
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), path)
+    return path
+
+
+def tail(done):
+    return done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def papermill(source, output, *arguments, folder=ROOT):
+    command = [sys.executable, "-m", "papermill", str(source), str(output), "--no-progress-bar", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+
+
+# ------------------------------------------------------------------------------------ what has to work
+
+
+@executes
+@pytest.mark.parametrize("notebook", find_notebooks(), ids=lambda notebook: notebook.id)
+def test_notebook_runs_in_small(notebook, tmp_path):
+    images = 128 if notebook.id == "a00" else 512
+    held_out = notebook.recipe.held_out if isinstance(notebook, Rung) else 0
+    parameters = {"dataset": "sample", "epochs": 1, "train_limit": images + held_out}
+    outcome = run_one(notebook, tmp_path, parameters, limit_seconds=LIMIT_SECONDS)
+    assert outcome.error is None
+    cells = [cell for cell in nbformat.read(outcome.path, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    assert [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"] == []
+    assert notebook.title.split("·")[-1].strip() in outcome.path.with_suffix(".html").read_text()
+    if isinstance(notebook, Rung):
+        record = RunRecord.from_json((tmp_path / notebook.id / "seed0.json").read_text())
+        assert (record.rung, record.dataset, record.train_total) == (notebook.id, "sample", images)
+        assert len(record.epochs) == record.recipe["epochs"] == 1
+        assert (record.epochs[0]["test_total"], record.clean_train_total) == (1_000, images)
+        assert outcome.accuracy == record.final
+
+
+@executes
+def test_papermill_by_hand_from_the_root(tmp_path):
+    path = FINAL.path.relative_to(ROOT)
+    numbers = ["-p", "seed", "3", "-p", "epochs", "1", "-p", "train_limit", "256"]
+    done = papermill(path, tmp_path / "out.ipynb", *numbers, "-r", "dataset", "sample", "-r", "run_dir", str(tmp_path))
+    assert done.returncode == 0, tail(done)
+    record = json.loads((tmp_path / "a07" / "seed3.json").read_text())
+    assert (record["seed"], record["train_total"], len(record["epochs"])) == (3, 256, 1)
+
+
+@executes
+def test_nbconvert_in_the_folder_of_the_notebook(tmp_path):
+    folder = tmp_path / "notebooks" / "a_ladder"
+    folder.mkdir(parents=True)
+    for name in ("model.py", "utils.py", "lab"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    sources = [FINAL.tagged(tag) for tag in ("setup", "parameters", "recipe")]
+    write_notebook(folder / "small.ipynb", *sources, "print(utils.__file__, recipe.network.__name__)")
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "out", "small.ipynb"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, tail(done)
+    last = nbformat.read(folder / "out.ipynb", as_version=4).cells[-1]
+    assert last.outputs[0].text.split() == [str(tmp_path / "utils.py"), FINAL.recipe.network.__name__]
+
+
+@executes
+def test_misspelt_parameter_stops_the_notebook_itself(tmp_path):
+    done = papermill(FINAL.path, tmp_path / "out.ipynb", "-p", "sed", "3", "-r", "run_dir", str(tmp_path))
+    assert done.returncode != 0
+    assert "parameter sed=3 does not exist" in done.stderr
+    assert not (tmp_path / "a07").exists()
+
+
+# -------------------------------------------------------------------------------- what must not pass
+
+
+@executes
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("import os; os.kill(os.getpid(), 9)", "[Kk]ernel died"),
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+    ],
+    ids=["exit", "killed", "raises"],
+)
+def test_what_ended_early_has_not_run(ending, message, tmp_path):
+    source, output = write_notebook(tmp_path / "in.ipynb", "1 + 1", ending, "2 + 2"), tmp_path / "out.ipynb"
+    with pytest.raises(NotRun, match=message):
+        execute(source, output, {}, LIMIT_SECONDS)
+    with pytest.raises(NotRun):
+        check_executed(output)
+
+
+@executes
+def test_what_runs_too_long_is_stopped_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))  # so that the kernel's command line names it
+    source = write_notebook(tmp_path / "in.ipynb", "open('started', 'w')", "import time; time.sleep(600)")
+    with pytest.raises(NotRun, match="in.ipynb was stopped after 10 s"):
+        execute(source, tmp_path / "out.ipynb", {}, limit_seconds=10)
+    assert (tmp_path / "started").exists()
+    deadline = time.monotonic() + 20
+    while (left := processes_that_name(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def processes_that_name(path):
+    others = (process for process in psutil.process_iter(["cmdline"]) if process.pid != os.getpid())
+    return [line for process in others if str(path) in (line := " ".join(process.info["cmdline"] or []))]
+
+
+@executes
+def test_a_failure_is_an_outcome_with_a_page(tmp_path):
+    source = write_notebook(tmp_path / "x00_fails.ipynb", "seed: int = 0", "raise RuntimeError('boom')")
+    content = json.loads(source.read_text())
+    content["cells"][0]["metadata"]["tags"] = ["parameters"]
+    source.write_text(json.dumps(content))
+    outcome = run_one(Notebook(source), tmp_path, {"seed": 4, "dataset": "sample"}, limit_seconds=LIMIT_SECONDS)
+    assert (outcome.id, outcome.accuracy, outcome.error) == ("x00", None, "RuntimeError: boom")
+    assert outcome.path == tmp_path / "x00" / "seed4.ipynb"
+    assert "boom" in outcome.path.with_suffix(".html").read_text()
+
+
+def test_executed_means_every_cell(tmp_path):
+    path = tmp_path / "notebook.ipynb"
+    check_executed(write_notebook(path, "1", " \n", "2", counts=[1, None, 2]))  # an empty cell has nothing to run
+    with pytest.raises(NotRun, match="notebook.ipynb: code cell 1 was never executed"):
+        check_executed(write_notebook(path, "1", "2", "3", counts=[1, None, 2]))
+
+
+def make_record(**changes):
+    values = {"rung": "a07", "seed": 0, "dataset": "sample", "dataset_sha256": "", "train_total": 2, "parameters": 1}
+    values |= {"recipe": {"epochs": 1}, "code_digest": "", "device": "cpu", "threads": 1, "versions": {}}
+    values |= {"epochs": [{"test_correct": 3, "test_total": 4}], "clean_train_correct": 2, "clean_train_total": 2}
+    return RunRecord(**values | changes)
+
+
+def test_only_a_finished_record_of_this_execution_counts(tmp_path):
+    path, started = tmp_path / "seed0.json", time.time()
+    with pytest.raises(NotRun, match="a07 wrote no run record to .*seed0.json"):
+        check_record(path, "a07", started)
+    path.write_text(make_record().to_json())
+    assert check_record(path, "a07", started) == make_record()
+    with pytest.raises(NotRun, match="wrote no run record"):
+        check_record(path, "a07", started + 60)  # it was there before
+    for content in (make_record(clean_train_correct=None), make_record(epochs=[])):
+        path.write_text(content.to_json())
+        with pytest.raises(NotRun, match="unfinished"):
+            check_record(path, "a07", started)
+    for text in ("", "{}", "{"):
+        path.write_text(text)
+        with pytest.raises(NotRun, match="not a run record"):
+            check_record(path, "a07", started)

@@ -1,0 +1,97 @@
+"""The setup cell on a faked Colab, elsewhere without the project, and inside it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lab.data import ROOT
+from lab.render import project, setup_cell
+
+PARTS = ("model.py", "utils.py", "pyproject.toml", "lab", "results", "notebooks")
+GIT = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+RUN = """
+import json, os, sys, types
+source, folders, on_colab = json.load(sys.stdin)
+if on_colab:
+    sys.modules["google"] = types.ModuleType("google")
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
+for folder in folders:
+    os.chdir(folder)
+    scope = {}
+    exec(source, scope)
+root = str(scope["root"])
+print(json.dumps({"utils": scope["utils"].__file__, "model": scope["model"].__file__, "cwd": os.getcwd(),
+                  "times": sys.path.count(root), "first": sys.path[0] == root}))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the project, committed and tagged; changes in it are seen by git."""
+    folder = tmp_path_factory.mktemp("published") / project()["folder"]
+    folder.mkdir()
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        else:
+            shutil.copy(ROOT / part, folder)
+    commands = ("init --quiet", "add .", "commit --quiet --no-verify -m all", f"tag {project()['version']}")
+    for command in commands:
+        subprocess.run([*GIT, *command.split()], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def run(checkout, tmp_path):
+    """Run the setup cell once per folder in one fresh process, with the repository's address leading to `checkout`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "PYTHONPATH"))}
+    environment |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{checkout.as_uri()}.insteadOf"}
+    environment |= {"GIT_CONFIG_VALUE_0": project()["repository"], "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*folders, on_colab=False):
+        request = json.dumps([setup_cell(), [str(folder) for folder in folders], on_colab])
+        command = [sys.executable, "-c", RUN]
+        return subprocess.run(
+            command, input=request, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+def answer(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_colab_clones_once(run, tmp_path):
+    clone = tmp_path / project()["folder"]
+    for folders in [(tmp_path, tmp_path), (tmp_path,)]:  # twice in one process, then in a new one
+        found = answer(run(*folders, on_colab=True))
+        assert found["utils"] == str(clone / "utils.py")
+        assert found["model"] == str(clone / "model.py")
+        assert (found["times"], found["first"]) == (1, True)
+        (clone / "mine.txt").write_text("kept")  # a second clone would fail or remove it
+    assert [path.name for path in tmp_path.iterdir()] == [clone.name]
+    assert [path.parent for path in clone.rglob("model.py")] == [clone]
+    commits = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=clone, capture_output=True, text=True)
+    assert commits.stdout == "1\n"
+
+
+def test_elsewhere_nothing_is_cloned(run, tmp_path):
+    done = run(tmp_path)
+    assert done.returncode == 1
+    assert "FileNotFoundError" in done.stderr
+    assert f"git clone {project()['repository']}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inside_the_project_nothing_changes(run, checkout):
+    found = answer(run(checkout, checkout / "notebooks" / "a_eight_thousand", checkout))
+    assert found["utils"] == str(checkout / "utils.py")
+    assert (found["times"], found["cwd"]) == (1, str(checkout))
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=checkout, capture_output=True, text=True)
+    assert (status.returncode, status.stdout) == (0, "")
