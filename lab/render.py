@@ -13,7 +13,7 @@ from pathlib import Path
 from lab.data import ROOT
 from lab.files import write_atomically
 from lab.receptive_field import receptive_field
-from lab.results import TARGET, Summary, load_records
+from lab.results import LAST, TARGET, Summary, load_records
 from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import format_change, ladder_table, summary_row
 
@@ -36,8 +36,8 @@ if root is None and "google.colab" in sys.modules:
 if root is None:
     raise FileNotFoundError(f"model.py is not above {{Path.cwd()}}. Get the project: git clone {{REPOSITORY}}")
 sys.path[:0] = [] if str(root) in sys.path else [str(root)]
-import model  # noqa: E402
-import utils  # noqa: E402"""
+import model
+import utils"""
 
 
 def project():
@@ -101,18 +101,23 @@ def number(rung_id, name):
     summary = Summary.of(records)
     if name == "change":
         return format_change(records, load_records(rung.previous.id))
+    last = records[0].epochs[-1]
     return {
-        "mean": f"{summary.mean:.2%}",
+        "mean": percent(summary.mean),
         "std": "–" if summary.std is None else f"{100 * summary.std:.2f}",
-        "worst": f"{summary.worst:.2%}",
-        "best": f"{summary.best_epoch:.2%}",
-        "final": f"{summary.final:.2%}",
-        "clean": f"{summary.clean_train:.2%}",
+        "worst": percent(summary.worst),
+        "best": percent(summary.best_epoch),
+        "final": percent(summary.final),
+        "clean": percent(summary.clean_train),
         "gap": f"{100 * (summary.clean_train - summary.final):+.2f}",
         "n": str(summary.n),
-        "first": f"{records[0].test_accuracies[0]:.2%}",
-        "running": f"{records[0].epochs[-1]['train_correct'] / records[0].epochs[-1]['train_total']:.2%}",
+        "first": percent(records[0].test_accuracies[0]),
+        "running": percent(last["train_correct"] / last["train_total"]),
     }[name]
+
+
+def percent(fraction):
+    return f"{100 * fraction:.2f} %"
 
 
 # ------------------------------------------------------------------------------------------- blocks
@@ -157,7 +162,10 @@ def result(rung):
     rows += [
         ("test accuracy, mean of the last five epochs", f"**{cells['test accuracy, %']}** %, seeds {seeds}"),
         ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
-        ("clean training accuracy; gap to the test set", f"{summary.clean_train:.2%}; {number(rung.id, 'gap')} points"),
+        (
+            "clean training accuracy; gap to the test set",
+            f"{percent(summary.clean_train)}; {number(rung.id, 'gap')} points",
+        ),
     ]
     if rung.previous and load_records(rung.previous.id):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
@@ -168,14 +176,15 @@ def result(rung):
 def original(rung):
     """What the source steps logged: best epoch and, where there is a log, the mean of the last five."""
     steps = json.loads((ROOT / "results" / "originals.json").read_text())
-    texts = []
+    names = {}  # by log: two tutorials may show the same run
     for name in rung.source:
-        step = steps[name]
-        if "test_by_epoch" in step:
-            last5 = sum(step["test_by_epoch"][-5:]) / 5
-            best = step["best_test"]
-            texts.append(f"{last5:.2f} % over its last five epochs, {best:.2f} % at best ({name}, one run)")
-    return "; ".join(dict.fromkeys(texts)) or "no log"
+        if log := steps[name].get("test_by_epoch"):
+            names.setdefault(tuple(log), []).append(name)
+    logged = "{last5:.2f} % over its last five epochs, {best:.2f} % at best ({names}, one run)"
+    return "; ".join(
+        logged.format(last5=sum(log[-LAST:]) / LAST, best=max(log), names=", ".join(found))
+        for log, found in names.items()
+    )
 
 
 def verdict(rung, parameters, summary):

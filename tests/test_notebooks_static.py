@@ -306,3 +306,10 @@ def test_the_test_of_numbers_finds_typed_ones():
     assert not is_known("6,720", {6720}, set())
     assert 98.43 in known_percentages([rung for rung in RUNGS if rung.id == "a07"])
     assert {6379786, 6720, 4719616} <= known_counts()
+
+
+@by_notebook
+def test_no_line_begins_with_a_generated_number(notebook):
+    """Markdown would take such a line for a block of HTML and end the paragraph there."""
+    lines = [line for cell in notebook.cells if cell["cell_type"] == "markdown" for line in source(cell).splitlines()]
+    assert not [line for line in lines + (ROOT / "README.md").read_text().splitlines() if line.startswith("<!--=")]
