@@ -155,7 +155,9 @@ def result(rung):
     parameters, field = rung.recipe.parameters, receptive_field(rung.recipe.specimen())
     rows = [("parameters, receptive field", f"{parameters:,}, {field} pixels")]
     if not records:
-        return _table([*rows, ("test accuracy", "not run yet")])
+        command = f"`make run RUNGS={rung.id} DATASET=mnist`"
+        rows.append(("test accuracy", f"not run yet on the full MNIST: {command}"))
+        return _table([*rows, ("the original reported", original(rung))])
     summary = Summary.of(records)
     seeds = ", ".join(str(record.seed) for record in records)
     cells = summary_row(summary)

@@ -20,7 +20,7 @@ def make_record(seed=0, test_correct=HELD, **changes):
     """A finished record of made-up counts."""
     rows = [
         {"epoch": epoch, "train_correct": 58_000 + epoch, "train_total": 60_000, "train_loss": 0.1 / epoch}
-        | {"test_correct": correct, "test_total": 10_000, "train_seconds": 10.0 - epoch, "test_seconds": 0.5}
+        | {"test_correct": correct, "test_total": 10_000, "train_seconds": 10.0 / epoch, "test_seconds": 0.5}
         for epoch, correct in enumerate(test_correct, start=1)
     ]
     identity = {"rung": RUNG, "seed": seed, "dataset": "mnist", "dataset_sha256": "5ha", "parameters": 6124}
@@ -45,7 +45,7 @@ def test_statistics_of_one_run():
     assert record.last5 == pytest.approx(accuracies[-5:].mean(), abs=1e-15)
     assert (record.best, record.final) == (0.996, 0.994)
     assert record.clean_train == 0.99
-    assert record.train_seconds == np.median(10.0 - np.arange(1, 8))
+    assert record.train_seconds == np.median(10.0 / np.arange(1, 8))
     assert record.held
     assert not make_record(test_correct=ONE_SHORT).held
     assert make_record(test_correct=[9950, 9950]).last5 == 0.995
