@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 
 import torch
 from torch import nn
@@ -68,6 +69,7 @@ def originals_loop(workers):
     from PIL import Image
     from torchvision import transforms
 
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # trying too many workers is the point
     split = load_digits().train
     transform = transforms.Compose(
         [
