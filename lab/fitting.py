@@ -134,8 +134,8 @@ def _refuse_divergence(row, epoch):
 def _save(trainee, record, path, device):
     state = {name: part.state_dict() for name, part in vars(trainee).items()}
     state |= {"random": torch.get_rng_state(), "epochs": record.epochs}
-    if device.type == "cuda":
-        state["cuda_random"] = torch.cuda.get_rng_state(device)
+    if device.type != "cpu":
+        state["device_random"] = getattr(torch, device.type).get_rng_state()
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
@@ -148,8 +148,8 @@ def _resume(trainee, record, path, device):
     for name, part in vars(trainee).items():
         part.load_state_dict(state[name])
     torch.set_rng_state(state["random"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda_random"].cpu(), device)
+    if device.type != "cpu":
+        getattr(torch, device.type).set_rng_state(state["device_random"].cpu())
     record.epochs.extend(state["epochs"])
 
 

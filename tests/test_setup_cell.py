@@ -39,7 +39,13 @@ def checkout(tmp_path_factory):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         else:
             shutil.copy(ROOT / part, folder)
-    commands = ("init --quiet", "add .", "commit --quiet --no-verify -m all", f"tag {project()['version']}")
+    commands = (
+        "init --quiet",
+        "add .",
+        "commit --quiet --no-verify -m all",
+        "commit --quiet --no-verify --allow-empty -m more",
+        f"tag {project()['version']}",
+    )
     for command in commands:
         subprocess.run([*GIT, *command.split()], cwd=folder, check=True)
     return folder
