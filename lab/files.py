@@ -23,13 +23,12 @@ def write_atomically(path, content):
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise OSError(
             error.errno,
             f"cannot write {len(content):,} bytes to {path}: {error.strerror}. Free some space or choose another "
             f"run_dir, then run again: finished epochs are kept and training resumes after the last one",
         ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)  # there only if something stopped us before the replacement

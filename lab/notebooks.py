@@ -49,7 +49,7 @@ def mnist_folder():
 
 
 def run_all(notebooks, run_dir, parameters, jobs):
-    """Execute notebooks side by side, one line per start and end; return their outcomes in the same order."""
+    """Execute notebooks side by side, one line per start and end; return their outcomes, largest network first."""
 
     def run(notebook):
         chosen, note = quick_parameters(notebook, parameters)
@@ -226,9 +226,8 @@ def make_canonical(path):
     """Remove from a notebook all that differs from run to run and that no reader needs; keep its outputs."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        cell.outputs = _join_streams(cell.outputs) if cell.cell_type == "code" else cell.get("outputs")
-        if cell.cell_type != "code":
-            del cell["outputs"]
+        if cell.cell_type == "code":
+            cell.outputs = _join_streams(cell.outputs)
     nbformat.write(notebook, path)
     command = [sys.executable, "-m", "nbstripout", "--keep-output", "--keep-id", "--extra-keys", CANONICAL_KEYS]
     subprocess.run([*command, str(path)], check=True)

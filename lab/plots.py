@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from lab.results import LAST, TARGET
+
 TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
 
@@ -26,7 +28,7 @@ def plot_digits(images, captions, *, columns=10):
     return figure
 
 
-def plot_curves(record, *, target=0.994):
+def plot_curves(record, *, target=TARGET):
     """Draw accuracy and loss by epoch: running train, clean train (last epoch), test."""
     epochs = [row["epoch"] for row in record.epochs]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
@@ -38,7 +40,7 @@ def plot_curves(record, *, target=0.994):
     left.axhline(100 * target, **TARGET_STYLE)
     left.annotate(f"{target:.1%}", (epochs[0], 100 * target), fontsize=8, color="0.4", va="bottom")
     # zoom on where decisions fall; a first epoch near chance would flatten everything else
-    left.set_ylim(max(0, min(test[-5:] + running[-5:]) - 1.5), 100.1)
+    left.set_ylim(max(0, min(test[-LAST:] + running[-LAST:]) - 1.5), 100.1)
     left.set(xlabel="epoch", ylabel="accuracy, %")
     left.legend(fontsize=8, loc="lower right")
     right.plot(epochs, [row["train_loss"] for row in record.epochs], label="train, as seen", color="C0")
@@ -96,7 +98,7 @@ def plot_mistakes(mistakes):
     return figure
 
 
-def plot_seeds(records_by_rung, *, target=0.994):
+def plot_seeds(records_by_rung, *, target=TARGET):
     """Draw the last-five mean of every seed, a column of dots per rung."""
     figure, axis = plt.subplots(figsize=(1.2 + 0.8 * len(records_by_rung), 2.8))
     for position, records in enumerate(records_by_rung.values()):

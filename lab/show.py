@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import copy
 import difflib
 import inspect
 import io
@@ -67,13 +66,13 @@ def show_layers(recipe):
     """Print torchsummary's table of the network, and return its receptive fields as a table.
 
     torchsummary pushes a random batch through the network in whatever mode it is in, which would change
-    BatchNorm's statistics and the random numbers of the training to come; here it gets a copy in eval mode.
+    BatchNorm's statistics and the random numbers of the training to come; here it gets a specimen in eval mode.
     """
     from torchsummary import summary
 
     network, text = recipe.specimen(), io.StringIO()
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(text):
-        summary(copy.deepcopy(network), IMAGE_SHAPE, device="cpu")
+        summary(network, IMAGE_SHAPE, device="cpu")
     print(text.getvalue().strip())
     return layer_table(network)
 
