@@ -392,21 +392,22 @@ class SevenConvolutions(nn.Sequential):
 class DeepPooled(nn.Sequential):
     """Two poolings and wide layers: a receptive field beyond the image, far too many parameters.
 
-    Source: step 004 code 1. Rung d01.
+    Source: step 004 code 1. Rung d01; with a fraction of the widths, the ablation of d02.
     """
 
-    def __init__(self):
+    def __init__(self, widths=(8, 16, 32, 64, 128, 128)):
+        first, second, third, fourth, fifth, sixth = widths
         unit = partial(ConvUnit, after="relu", bias=True)
         super().__init__(
-            unit(1, 8, padding=1),  # 8x28x28  rf 3
-            unit(8, 16, padding=1),  # 16x28x28  rf 5
-            unit(16, 32, padding=1),  # 32x28x28  rf 7
-            unit(32, 64, padding=1),  # 64x28x28  rf 9
+            unit(1, first, padding=1),  # 8x28x28  rf 3
+            unit(first, second, padding=1),  # 16x28x28  rf 5
+            unit(second, third, padding=1),  # 32x28x28  rf 7
+            unit(third, fourth, padding=1),  # 64x28x28  rf 9
             nn.MaxPool2d(2),  # 64x14x14  rf 10
-            unit(64, 128, padding=1),  # 128x14x14  rf 14
-            unit(128, 128, padding=1),  # 128x14x14  rf 18
+            unit(fourth, fifth, padding=1),  # 128x14x14  rf 14
+            unit(fifth, sixth, padding=1),  # 128x14x14  rf 18
             nn.MaxPool2d(2),  # 128x7x7  rf 20
-            nn.Conv2d(128, 10, kernel_size=3),  # 10x5x5  rf 28
+            nn.Conv2d(sixth, 10, kernel_size=3),  # 10x5x5  rf 28
             nn.AvgPool2d(5, stride=2),  # 10x1x1  rf 44
             nn.Flatten(),
         )

@@ -20,8 +20,12 @@ from lab.results import RunRecord, Summary, load_records
 from lab.claims import difference
 
 # the page: text and tables, figures
-from lab.show import find_mistakes, ladder_table, report, show_change, show_layers, signal_strength
-from lab.plots import plot_curves, plot_digits, plot_mistakes, plot_schedules, plot_seeds
+from lab.show import compare, find_mistakes, ladder_table, report, show_change, show_layers, signal_strength
+from lab.plots import plot_curves, plot_digits, plot_mistakes, plot_schedules, plot_seeds, plot_test_accuracy
+
+# all rungs side by side
+from lab.overview import multiply_accumulates, originals_table, overview, pareto_front, show_overview
+from lab.plots import plot_roads, plot_size_against_accuracy
 
 __all__ = [
     "ColorJitter",
@@ -38,6 +42,7 @@ __all__ = [
     "Summary",
     "TrainingDiverged",
     "check_parameters",
+    "compare",
     "difference",
     "distort",
     "evaluate",
@@ -47,18 +52,26 @@ __all__ = [
     "layer_table",
     "load_digits",
     "load_records",
+    "multiply_accumulates",
     "normalise",
+    "originals_table",
+    "overview",
+    "pareto_front",
     "plot_curves",
     "plot_digits",
     "plot_mistakes",
+    "plot_roads",
     "plot_schedules",
     "plot_seeds",
+    "plot_size_against_accuracy",
+    "plot_test_accuracy",
     "predict",
     "prepare",
     "receptive_field",
     "report",
     "show_change",
     "show_layers",
+    "show_overview",
     "signal_strength",
     "trace_layers",
     "train_epoch",

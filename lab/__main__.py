@@ -105,11 +105,13 @@ def steps_command(options):
 
 
 def results_command(options):
+    from lab.fitting import recipe_digest
     from lab.results import merge_records
 
     for rung in find_rungs(options.rungs):
-        records = merge_records(rung.id, rung.recipe.as_dict(), rung.digest, options.run_dir)
-        print(f"{rung.id}  seeds {', '.join(str(record.seed) for record in records) or 'none'}")
+        for name, recipe in rung.recipes.items():
+            records = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
+            print(f"{name}  seeds {', '.join(str(record.seed) for record in records) or 'none'}")
 
 
 def render_command(options):

@@ -13,7 +13,7 @@ from lab.data import ROOT, Digits
 from lab.digest import code_digest
 from lab.files import write_atomically
 from lab.progress import EpochLines
-from lab.recipe import Recipe
+from lab.recipe import Recipe, without_held_out
 from lab.results import RunRecord, describe_versions
 from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
 
@@ -110,9 +110,10 @@ def choose_device(name):
 def _splits(recipe, digits, device):
     train, held_out = digits.train, None
     if recipe.held_out:
-        if recipe.held_out >= len(train):
-            raise ValueError(f"held_out={recipe.held_out} leaves none of {len(train)} training images to train on")
-        train, held_out = train.first(len(train) - recipe.held_out), train.last(recipe.held_out)
+        kept = without_held_out(len(train), recipe.held_out)
+        if not 0 < kept < len(train):
+            raise ValueError(f"held_out={recipe.held_out} leaves none of {len(train)} training images on one side")
+        train, held_out = train.first(kept), train.last(len(train) - kept)
     if len(train) % recipe.batch_size == 1:
         raise ValueError(
             f"{len(train)} training images in batches of {recipe.batch_size} leave one image alone in the last batch, "

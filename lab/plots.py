@@ -1,5 +1,7 @@
 """Figures. They draw what they are given and compute nothing but positions; each returns its figure."""
 
+from statistics import fmean
+
 import matplotlib.pyplot as plt
 import seaborn as sns
 
@@ -7,6 +9,13 @@ from lab.results import LAST, TARGET
 
 TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
+
+
+def _finish(figure):
+    sns.despine(figure)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
 
 
 def plot_digits(images, captions, *, columns=10):
@@ -29,7 +38,7 @@ def plot_digits(images, captions, *, columns=10):
 
 
 def plot_curves(record, *, target=TARGET):
-    """Draw accuracy and loss by epoch: running train, clean train (last epoch), test."""
+    """Draw accuracy and loss by epoch: running train, clean train (last epoch), test, the loss of held-out images."""
     epochs = [row["epoch"] for row in record.epochs]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     running = [100 * row["train_correct"] / row["train_total"] for row in record.epochs]
@@ -45,14 +54,13 @@ def plot_curves(record, *, target=TARGET):
     left.legend(fontsize=8, loc="lower right")
     right.plot(epochs, [row["train_loss"] for row in record.epochs], label="train, as seen", color="C0")
     right.plot(epochs, [row["test_loss"] for row in record.epochs], label="test", color="C1", marker="o", markersize=3)
+    if "held_out_loss" in record.epochs[0]:
+        right.plot(epochs, [row["held_out_loss"] for row in record.epochs], label="held out", color="C2")
     right.set(xlabel="epoch", ylabel="mean loss per image, nats", yscale="log")
     right.legend(fontsize=8)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
-    sns.despine(figure)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return _finish(figure)
 
 
 def plot_schedules(rates_by_name):
@@ -63,10 +71,7 @@ def plot_schedules(rates_by_name):
     axis.set(xlabel="epoch", ylabel="learning rate at its start")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
-    sns.despine(figure)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return _finish(figure)
 
 
 def plot_mistakes(mistakes):
@@ -106,7 +111,81 @@ def plot_seeds(records_by_rung, *, target=TARGET):
     axis.axhline(100 * target, **TARGET_STYLE)
     axis.set_xticks(range(len(records_by_rung)), records_by_rung)
     axis.set(ylabel="test accuracy, %\nmean of last five epochs")
-    sns.despine(figure)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return _finish(figure)
+
+
+def plot_test_accuracy(records_by_name, *, target=TARGET):
+    """Draw test accuracy by epoch, one line per name; of several seeds the mean, and the range as a band.
+
+    Args:
+        records_by_name: a record, or a list of records of equal length, by name.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    tails = []
+    for name, records in records_by_name.items():
+        records = records if isinstance(records, list) else [records]
+        curves = [[100 * accuracy for accuracy in record.test_accuracies] for record in records]
+        by_epoch = list(zip(*curves, strict=True))
+        epochs = range(1, len(by_epoch) + 1)
+        (line,) = axis.plot(epochs, [fmean(values) for values in by_epoch], marker="o", markersize=3, label=name)
+        axis.fill_between(
+            epochs, *zip(*((min(v), max(v)) for v in by_epoch), strict=True), alpha=0.2, color=line.get_color()
+        )
+        tails += [value for values in by_epoch[-2 * LAST :] for value in values]
+    axis.axhline(100 * target, **TARGET_STYLE)
+    axis.set_ylim(min(tails) - 0.3, max(100 * target, *tails) + 0.1)
+    axis.set(xlabel="epoch", ylabel="test accuracy, %")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8, loc="lower right")
+    return _finish(figure)
+
+
+def plot_size_against_accuracy(table, front, *, target=TARGET):
+    """Draw every rung by its parameters and accuracy, ladders in colours, and the front that no rung beats.
+
+    Args:
+        table: DataFrame of `overview`.
+        front: those of its rows that form the front, smallest first.
+    """
+    figure, axis = plt.subplots(figsize=(9, 4.6))
+    axis.step(
+        front["parameters"], front["last five"], where="post", color="0.6", linewidth=1, label="not beaten by any"
+    )
+    measured = table.dropna(subset="last five")
+    for letter, rungs in measured.groupby(measured.index.str[0]):
+        spread = rungs["spread"].fillna(0)
+        axis.errorbar(
+            rungs["parameters"], rungs["last five"], yerr=spread, fmt="o", capsize=2, label=f"ladder {letter.upper()}"
+        )
+    for name, rung in measured.iterrows():
+        axis.annotate(
+            name, (rung["parameters"], rung["last five"]), xytext=(4, 3), textcoords="offset points", fontsize=7
+        )
+    axis.axhline(100 * target, **TARGET_STYLE)
+    axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %\nmean of last five epochs")
+    axis.legend(fontsize=8, loc="lower right")
+    return _finish(figure)
+
+
+def plot_roads(table, *, target=TARGET):
+    """Draw the accuracy of every ladder rung by rung, a panel each, with the parameters on the way."""
+    measured = table.dropna(subset="last five")
+    ladders = list(measured.groupby(measured.index.str[0]))
+    figure, axes = plt.subplots(
+        -(-len(ladders) // 2), 2, figsize=(11, 2.9 * -(-len(ladders) // 2)), sharey=True, squeeze=False
+    )
+    for axis, (letter, rungs) in zip(axes.flat, ladders, strict=False):
+        axis.errorbar(
+            rungs.index, rungs["last five"], yerr=rungs["spread"].fillna(0), marker="o", markersize=4, capsize=2
+        )
+        for name, rung in rungs.iterrows():
+            label = f"{rung['parameters']:,}"
+            axis.annotate(
+                label, (name, rung["last five"]), xytext=(0, 6), textcoords="offset points", fontsize=7, ha="center"
+            )
+        axis.axhline(100 * target, **TARGET_STYLE)
+        axis.set_title(f"ladder {letter.upper()}", fontsize=9)
+        axis.margins(y=0.15)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test accuracy, %")
+    return _finish(figure)

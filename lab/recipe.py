@@ -58,7 +58,7 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: StepLR | OneCycleLR | ReduceLROnPlateau | None = None
     augmentation: tuple = ()  # applied in order to every training batch
-    held_out: int = 0  # last so many training images: not trained on, watched by ReduceLROnPlateau
+    held_out: float = 0  # last so many training images, or that share of them if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
 
     def __post_init__(self):
@@ -112,6 +112,11 @@ def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     return value
+
+
+def without_held_out(images, held_out):
+    """How many of so many training images are left to train on; a `held_out` below 1 is a share."""
+    return images - (round(images * held_out) if held_out < 1 else held_out)
 
 
 def build_optimizer(recipe, network):

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lab.data import ROOT
 from lab.files import write_atomically
+from lab.overview import ORIGINALS
 from lab.receptive_field import receptive_field
-from lab.results import LAST, TARGET, Summary, load_records
+from lab.results import LAST, Summary, load_records
 from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import format_change, ladder_table, summary_row
 
@@ -88,19 +89,20 @@ def render_text(text, notebook):
     return NUMBER.sub(lambda match: f"{match[1]}{number(match[2], match[3])}{match[4]}", text)
 
 
-def number(rung_id, name):
-    """One figure of a rung as text, for use inside a sentence."""
-    rung = find_rungs([rung_id])[0]
+def number(result, name):
+    """One figure of a rung, or of an ablation, as text for use inside a sentence."""
+    rung = find_rungs([result.partition("_")[0]])[0]
+    recipe, is_ablation = rung.recipes[result], result != rung.id
     if name == "rf":
-        return str(receptive_field(rung.recipe.specimen()))
+        return str(receptive_field(recipe.specimen()))
     if name == "parameters":
-        return f"{rung.recipe.parameters:,}"
-    records = load_records(rung_id)
+        return f"{recipe.parameters:,}"
+    records = load_records(result)
     if not records:
         return "(not run yet)"
     summary = Summary.of(records)
     if name == "change":
-        return format_change(records, load_records(rung.previous.id))
+        return format_change(records, load_records(rung.id if is_ablation else rung.previous.id))
     last = records[0].epochs[-1]
     return {
         "mean": percent(summary.mean),
@@ -171,32 +173,28 @@ def result(rung):
     ]
     if rung.previous and load_records(rung.previous.id):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
-    rows += [("the original reported", original(rung)), (rung.ladder.constraint, verdict(rung, parameters, summary))]
+    rows += [("the original reported", original(rung)), (rung.constraint, verdict(rung, summary))]
     return _table(rows)
 
 
 def original(rung):
-    """What the source steps logged: best epoch and, where there is a log, the mean of the last five."""
-    steps = json.loads((ROOT / "results" / "originals.json").read_text())
-    names = {}  # by log: two tutorials may show the same run
+    """What the source steps logged: mean of the last five epochs and best; without a log, what their text says."""
+    steps, names, texts = json.loads(ORIGINALS.read_text()), {}, []
     for name in rung.source:
         if log := steps[name].get("test_by_epoch"):
-            names.setdefault(tuple(log), []).append(name)
+            names.setdefault(tuple(log), []).append(name)  # two tutorials may show the same run
+        elif claimed := steps[name].get("claimed_test"):
+            texts.append(f"{claimed:.2f} % in its text ({name}, one run, no log)")
     logged = "{last5:.2f} % over its last five epochs, {best:.2f} % at best ({names}, one run)"
-    return "; ".join(
+    logs = [
         logged.format(last5=sum(log[-LAST:]) / LAST, best=max(log), names=", ".join(found))
         for log, found in names.items()
-    )
+    ]
+    return "; ".join(logs + texts)
 
 
-def verdict(rung, parameters, summary):
-    checks = {
-        "parameters": parameters < rung.ladder.parameters_below,
-        "epochs": rung.recipe.epochs <= rung.ladder.epochs_at_most,
-        f"mean of at least {TARGET:.1%}": summary.mean >= TARGET,
-        "held by at least 80 % of seeds": summary.consistent,
-    }
-    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in checks.items())
+def verdict(rung, summary):
+    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in rung.checks(summary).items())
 
 
 def _table(rows):

@@ -11,6 +11,7 @@ import torch
 
 from lab.data import ROOT
 from lab.files import write_atomically
+from lab.recipe import without_held_out
 
 LAST = 5  # the headline is the mean over so many last epochs
 TARGET = 0.994
@@ -170,7 +171,7 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
 
 def why_refused(record, rung, recipe, digest):
     """Say in words why a record may not stand among the results of a rung, or return None."""
-    full = 60_000 - recipe["held_out"]
+    full = without_held_out(60_000, recipe["held_out"])
     checks = {
         f"it is of rung {record.rung}, not {rung}": record.rung == rung,
         f"it was made on {record.dataset}, not on mnist": record.dataset == "mnist",

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
+
 from lab.data import ROOT
-from lab.fitting import recipe_digest
 from lab.recipe import Recipe
-from lab.results import TARGET
+from lab.results import STEADY_SHARE, TARGET
 
 NOTEBOOKS = ROOT / "notebooks"
+CONSISTENT = f"held by at least {100 * STEADY_SHARE:.0f} % of seeds"
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,19 @@ class Ladder:
     title: str
     parameters_below: int
     epochs_at_most: int
-
-    @property
-    def constraint(self):
-        return (
-            f"fewer than {self.parameters_below:,} parameters, at most {self.epochs_at_most} epochs, "
-            f"at least {TARGET:.1%} held over the last five epochs"
-        )
+    first_rung_below: int | None = None  # parameters, where the first rung has a limit of its own
+    linear_layers: bool = True  # whether fully connected layers are allowed
 
 
-LADDERS = {"a": Ladder("a", "Below eight thousand", 8_000, 15)}
+LADDERS = {
+    ladder.letter: ladder
+    for ladder in (
+        Ladder("a", "Below eight thousand", 8_000, 15),
+        Ladder("b", "No dense layer", 20_000, 19, linear_layers=False),
+        Ladder("c", "The receptive field", 8_000, 15, first_rung_below=10_000),
+        Ladder("d", "One by one", 8_000, 15),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class Notebook:
     def is_rung(self):
         return self.id[0] in LADDERS and self.id[1:].isdigit()
 
+    def has(self, tag):
+        return any(tag in cell["metadata"].get("tags", []) for cell in self.cells)
+
     def tagged(self, tag):
         """Source of the one cell that carries a tag."""
         sources = ["".join(c["source"]) for c in self.cells if tag in c["metadata"].get("tags", [])]
@@ -70,7 +78,9 @@ class Notebook:
         return sources[0]
 
     def defaults(self):
-        """Its parameters and their published values."""
+        """Its parameters and their published values; none if it has nothing to be set."""
+        if not self.has("parameters"):
+            return {}
         lines = ast.parse(self.tagged("parameters")).body
         return {line.target.id: ast.literal_eval(line.value) for line in lines}
 
@@ -94,15 +104,46 @@ class Rung(Notebook):
         return self.content["metadata"].get("source", [])
 
     @cached_property
-    def recipe(self) -> Recipe:
-        """The published recipe: the cell tagged "recipe", run with the default parameters."""
+    def recipes(self) -> dict[str, Recipe]:
+        """Published recipes by name of their results: the rung itself first, then its ablations if it has any.
+
+        They are what the cells tagged "recipe" and "ablations" make, run with the default parameters.
+        """
         scope = self.defaults() | {name: importlib.import_module(name) for name in ("model", "utils")}
         exec(self.tagged("recipe"), scope)
-        return scope["recipe"]
+        if self.has("ablations"):
+            exec(self.tagged("ablations"), scope)
+        return {self.id: scope["recipe"]} | scope.get("ablations", {})
 
     @property
-    def digest(self):
-        return recipe_digest(self.recipe)
+    def recipe(self):
+        return self.recipes[self.id]
+
+    @property
+    def parameters_below(self):
+        first = self.ladder.first_rung_below
+        return first if first and self.previous is None else self.ladder.parameters_below
+
+    @property
+    def constraint(self):
+        """What the ladder asks of this rung, in words."""
+        return (
+            f"fewer than {self.parameters_below:,} parameters, at most {self.ladder.epochs_at_most} epochs, "
+            + ("" if self.ladder.linear_layers else "no fully connected layer, ")
+            + f"at least {TARGET:.1%} held over the last five epochs"
+        )
+
+    def checks(self, summary):
+        """Every part of the constraint and whether it is met; `summary` is that of the published runs."""
+        network, ladder = self.recipe.specimen(), self.ladder
+        dense = any(isinstance(layer, nn.Linear) for layer in network.modules())
+        return {
+            "parameters": self.recipe.parameters < self.parameters_below,
+            "epochs": self.recipe.epochs <= ladder.epochs_at_most,
+            **({} if ladder.linear_layers else {"no fully connected layer": not dense}),
+            f"mean of at least {TARGET:.1%}": summary.mean >= TARGET,
+            CONSISTENT: summary.consistent,
+        }
 
     @property
     def previous(self):

@@ -115,15 +115,34 @@ def ladder_table(letter, *, up_to=None):
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
+def compare(*names):
+    """One row per rung or ablation, from the published results; `against` is the difference to the first of them."""
+    first = load_records(names[0])
+    recipes = {name: find_rungs([name.partition("_")[0]])[0].recipes[name] for name in names}
+    rows = {}
+    for name in names:
+        rows[name] = {"parameters": f"{recipes[name].parameters:,}"}
+        if records := load_records(name):
+            rows[name] |= summary_row(Summary.of(records))
+            if name != names[0]:
+                rows[name][f"against {names[0]}, points"] = format_change(records, first)
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
 def summary_row(summary):
     """Statistics of a rung as the text of a table row."""
-    spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
     return {
-        "test accuracy, %": f"{100 * summary.mean:.2f}{spread} (n={summary.n})",
+        "test accuracy, %": accuracy_with_spread(summary),
         "worst seed, %": f"{100 * summary.worst:.2f}",
         "best epoch, %": f"{100 * summary.best_epoch:.2f}",
         "clean train, %": f"{100 * summary.clean_train:.2f}",
     }
+
+
+def accuracy_with_spread(summary):
+    """Mean of the last-five means in percent, with the deviation of the seeds if there are several."""
+    spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
+    return f"{100 * summary.mean:.2f}{spread} (n={summary.n})"
 
 
 def format_change(records, before):

@@ -1,8 +1,8 @@
 """The rungs as data for other tools; the fields are relied upon, see `python -m lab steps --json`."""
 
 from lab.receptive_field import receptive_field
-from lab.results import TARGET, Summary, load_records
-from lab.rungs import find_rungs
+from lab.results import Summary, load_records
+from lab.rungs import CONSISTENT, find_rungs
 
 
 def describe_rungs():
@@ -11,28 +11,24 @@ def describe_rungs():
 
 
 def describe_rung(rung):
-    recipe, ladder = rung.recipe, rung.ladder
-    parameters = recipe.parameters
+    recipe = rung.recipe
     records = load_records(rung.id)
     summary = Summary.of(records) if records else None
     return {
         "id": rung.id,
-        "ladder": ladder.letter,
+        "ladder": rung.ladder.letter,
         "title": rung.title,
         "notebook": str(rung.path.relative_to(rung.path.parents[2])),
         "source": rung.source,
         "network": recipe.network.__name__,
         "arguments": recipe.as_dict()["arguments"],
-        "parameters": parameters,
+        "parameters": recipe.parameters,
         "receptive_field": receptive_field(recipe.specimen()),
-        "constraint": ladder.constraint,
+        "constraint": rung.constraint,
         "recipe": recipe.as_dict(),
         "seeds": [record.seed for record in records],
         "test_accuracy": summary
         and {"mean": summary.final, "std": summary.std, "last5_mean": summary.mean, "min": summary.worst},
-        "target_met": summary
-        and parameters < ladder.parameters_below
-        and recipe.epochs <= ladder.epochs_at_most
-        and summary.mean >= TARGET,
+        "target_met": summary and all(met for name, met in rung.checks(summary).items() if name != CONSISTENT),
         "consistent": summary and summary.consistent,
     }

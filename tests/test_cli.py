@@ -17,8 +17,7 @@ from lab.notebooks import Outcome
 
 FIELDS = "id ladder title notebook source network arguments parameters receptive_field constraint recipe seeds "
 FIELDS += "test_accuracy target_met consistent"
-# parameters and receptive field, from the originals' own logs
-LADDER_A = [(6379786, 40), (13160, 28), (4572, 28), (5088, 28), (5088, 28), (6124, 28), (6124, 28), (6720, 28)]
+FACTS = json.loads((ROOT / "tests" / "facts.json").read_text())
 WRONG = ["epochs 0", "epochs abc", "seed -1", "dataset cifar", "device tpu", "threads -1", "train_limit no", "sed 3"]
 
 
@@ -46,13 +45,24 @@ def test_steps_are_an_interface(capsys):
     steps = json.loads(capsys.readouterr().out)
     assert all(list(step) == FIELDS.split() for step in steps)
     assert all((ROOT / step["notebook"]).is_file() for step in steps)
-    ladder = [step for step in steps if step["ladder"] == "a"]
-    assert [step["id"] for step in ladder] == [f"a0{number}" for number in range(8)]
-    assert [(step["parameters"], step["receptive_field"]) for step in ladder] == LADDER_A
-    assert {source for step in ladder for source in step["source"]} == {
-        *(f"t000-{step}" for step in range(7)),
-        *(f"t003-{step}" for step in range(1, 8)),
-    }
+    ladders = {letter: [step["id"] for step in steps if step["ladder"] == letter] for letter in "abcd"}
+    assert ladders["a"] == [f"a{number:02}" for number in range(8)]
+    for letter, count in {"b": 10, "c": 6, "d": 6}.items():
+        assert ladders[letter] == [f"{letter}{number:02}" for number in range(1, count + 1)]
+
+
+def test_steps_cover_every_step_of_the_originals_exactly(capsys):
+    main(["steps", "--json"])
+    steps = json.loads(capsys.readouterr().out)
+    found = {source: (step["parameters"], step["receptive_field"]) for step in steps for source in step["source"]}
+    facts = {source: (fact["parameters"], fact["rf_final"]) for fact in FACTS for source in fact["source"]}
+    assert found == facts
+    assert len(found) == sum(len(step["source"]) for step in steps) == 36
+
+
+def test_steps_tell_what_was_reached(capsys):
+    main(["steps", "--json"])
+    steps = json.loads(capsys.readouterr().out)
     for step in steps:
         has_results = (ROOT / "results" / f"{step['id']}.json").exists()
         assert (step["test_accuracy"] is not None) == has_results == bool(step["seeds"])

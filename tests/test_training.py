@@ -330,8 +330,13 @@ def test_held_out_images_are_the_last_ones(train):
     assert (run.record.train_total, run.record.clean_train_total) == (37, 37)
 
 
-@pytest.mark.parametrize("held_out", [50, 51])
-def test_held_out_must_leave_images(train, held_out):
+def test_held_out_below_one_is_a_share(train):
+    run = train(change(FROZEN, held_out=0.3), PLAIN)
+    assert (run.record.train_total, run.record.epochs[0]["held_out_total"]) == (35, 15)
+
+
+@pytest.mark.parametrize("held_out", [50, 51, 0.999, 0.001])
+def test_held_out_must_leave_images_on_both_sides(train, held_out):
     with pytest.raises(ValueError, match=f"held_out={held_out} leaves none of 50"):
         train(change(FROZEN, held_out=held_out), PLAIN)
 
