@@ -115,28 +115,30 @@ def plot_seeds(records_by_rung, *, target=TARGET):
 
 
 def plot_test_accuracy(records_by_name, *, target=TARGET):
-    """Draw test accuracy by epoch, one line per name; of several seeds the mean, and the range as a band.
+    """Draw test accuracy by epoch, one line per name; of several seeds the mean, and their range as a band.
 
     Args:
-        records_by_name: a record, or a list of records of equal length, by name.
+        records_by_name: by name a record, or a list of records of equal length; an empty one is left out.
     """
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    tails = []
+    lowest = 100 * target
     for name, records in records_by_name.items():
         records = records if isinstance(records, list) else [records]
-        curves = [[100 * accuracy for accuracy in record.test_accuracies] for record in records]
-        by_epoch = list(zip(*curves, strict=True))
+        if not records:
+            continue
+        by_epoch = [
+            [100 * value for value in values] for values in zip(*(r.test_accuracies for r in records), strict=True)
+        ]
         epochs = range(1, len(by_epoch) + 1)
-        (line,) = axis.plot(epochs, [fmean(values) for values in by_epoch], marker="o", markersize=3, label=name)
-        axis.fill_between(
-            epochs, *zip(*((min(v), max(v)) for v in by_epoch), strict=True), alpha=0.2, color=line.get_color()
-        )
-        tails += [value for values in by_epoch[-2 * LAST :] for value in values]
+        (line,) = axis.plot(epochs, [*map(fmean, by_epoch)], marker="o", markersize=3, label=name)
+        axis.fill_between(epochs, [*map(min, by_epoch)], [*map(max, by_epoch)], alpha=0.2, color=line.get_color())
+        lowest = min(lowest, *map(min, by_epoch[-2 * LAST :]))
     axis.axhline(100 * target, **TARGET_STYLE)
-    axis.set_ylim(min(tails) - 0.3, max(100 * target, *tails) + 0.1)
+    axis.set_ylim(lowest - 0.3, None)  # the first epochs would flatten everything else
     axis.set(xlabel="epoch", ylabel="test accuracy, %")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(fontsize=8, loc="lower right")
+    if records_by_name:
+        axis.legend(fontsize=8, loc="lower right")
     return _finish(figure)
 
 

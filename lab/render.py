@@ -16,7 +16,7 @@ from lab.overview import ORIGINALS
 from lab.receptive_field import receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
-from lab.show import format_change, ladder_table, summary_row
+from lab.show import accuracy_with_spread, format_change, ladder_table, summary_row
 
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!--= (\w+) (\w+) -->).*?(<!--/-->)")
@@ -209,13 +209,38 @@ def ladder_block(letter, prefix):
     header = ["rung", *table.columns]
     lines = [f"| {' | '.join(header)} |", f"|{'--|' * len(header)}"]
     for name, row in table.iterrows():
-        link = f"[{name}]({prefix}{rungs[name].path.relative_to(ROOT if prefix == '' else NOTEBOOKS).as_posix()})"
+        link = f"[{name}]({_path(rungs[name], prefix)})"
         lines.append(f"| {' | '.join([link, *map(str, row)])} |")
     return "\n".join(lines)
+
+
+def ladders_block(notebook):
+    """One row per ladder: what it asks for, its road in parameters, and where its last rung ends."""
+    lines = [
+        "| ladder | asks for | road, in parameters | last rung | its test accuracy, % | verdict |",
+        "|--|--|--|--|--|--|",
+    ]
+    for ladder in LADDERS.values():
+        rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
+        last = rungs[-1]
+        link = f"[{last.id}]({_path(last, '' if notebook is None else './')})"
+        records = load_records(last.id)
+        summary = Summary.of(records) if records else None
+        found = (accuracy_with_spread(summary), verdict(last, summary)) if summary else ("–", "not run yet")
+        counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
+        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", last.constraint, " → ".join(counts), link, *found)
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _path(rung, prefix):
+    return prefix + rung.path.relative_to(ROOT if prefix == "" else NOTEBOOKS).as_posix()
 
 
 def _ladder_renderer(letter):
     return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
 
 
-BLOCKS = {"navigation": navigation, "result": result} | {f"ladder_{x}": _ladder_renderer(x) for x in LADDERS}
+BLOCKS = {"navigation": navigation, "result": result, "ladders": ladders_block} | {
+    f"ladder_{x}": _ladder_renderer(x) for x in LADDERS
+}

@@ -158,7 +158,9 @@ def find_notebooks(names=()):
 
     Raises: ValueError naming the ids that do not exist.
     """
-    paths = sorted(NOTEBOOKS.rglob("*.ipynb"), key=lambda path: path.stem)
+    paths = sorted(
+        NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem.startswith("99"), path.stem)
+    )  # 99 is the end
     found = [Notebook(path) for path in paths if ".ipynb_checkpoints" not in path.parts]
     found = [Rung(notebook.path) if notebook.is_rung else notebook for notebook in found]
     unknown = set(names) - {notebook.id for notebook in found}
