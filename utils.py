@@ -17,7 +17,7 @@ from lab.receptive_field import layer_table, receptive_field, trace_layers
 
 # results, and how sure they are
 from lab.results import RunRecord, Summary, load_records
-from lab.claims import difference
+from lab.claims import Claim, difference, judge
 
 # the page: text and tables, figures
 from lab.show import compare, find_mistakes, ladder_table, report, show_change, show_layers, signal_strength
@@ -28,6 +28,7 @@ from lab.overview import multiply_accumulates, originals_table, overview, pareto
 from lab.plots import plot_roads, plot_size_against_accuracy
 
 __all__ = [
+    "Claim",
     "ColorJitter",
     "Digits",
     "OneCycleLR",
@@ -49,6 +50,7 @@ __all__ = [
     "find_mistakes",
     "fit",
     "ladder_table",
+    "judge",
     "layer_table",
     "load_digits",
     "load_records",

@@ -1,10 +1,24 @@
-"""Effects and how sure they are."""
+"""Effects, how sure they are, and sentences that may only be said if they are."""
 
+import math
+import statistics
 from dataclasses import dataclass
 
-from scipy.stats import ttest_ind
+import pandas as pd
+from scipy import stats
+
+from lab.results import LAST, load_records
 
 CONFIDENCE = 0.95
+MEASURES = {  # of one run, in percent or points
+    "test accuracy": lambda record: 100 * record.last5,
+    "clean train accuracy": lambda record: 100 * record.clean_train,
+    "gap": lambda record: 100 * (record.clean_train - record.final),  # overfitting is judged on this alone
+    "first epoch": lambda record: 100 * record.test_accuracies[0],
+    "swing": lambda record: 100 * statistics.pstdev(record.test_accuracies[-LAST:]),  # among the last epochs
+    "best minus mean": lambda record: 100 * (record.best - record.last5),
+}
+RELATIONS = ("above", "below", "within")
 
 
 @dataclass(frozen=True)
@@ -14,20 +28,124 @@ class Difference:
     estimate: float
     low: float | None
     high: float | None
-    n: tuple[int, int]
-
-    @property
-    def verdict(self):
-        """ "up" or "down" if the interval excludes zero, else "not shown"."""
-        if self.low is None or self.low <= 0 <= self.high:
-            return "not shown"
-        return "up" if self.estimate > 0 else "down"
+    n: tuple[int, ...]
 
 
 def difference(after, before):
-    """Compare two lists of accuracies, one entry per seed, with Welch's interval for unequal variances."""
-    estimate, n = sum(after) / len(after) - sum(before) / len(before), (len(after), len(before))
+    """Compare two lists of numbers, one entry per seed, with Welch's interval for unequal variances."""
+    estimate, n = statistics.fmean(after) - statistics.fmean(before), (len(after), len(before))
     if min(n) < 2:
         return Difference(estimate, None, None, n)
-    interval = ttest_ind(after, before, equal_var=False).confidence_interval(CONFIDENCE)
+    if not any(map(statistics.pvariance, (after, before))):
+        return Difference(estimate, estimate, estimate, n)
+    interval = stats.ttest_ind(after, before, equal_var=False).confidence_interval(CONFIDENCE)
     return Difference(estimate, float(interval.low), float(interval.high), n)
+
+
+def difference_from(values, constant=0.0):
+    """Compare one list of numbers, one entry per seed, with a constant, by Student's interval.
+
+    With differences of paired runs as values this is the paired comparison.
+    """
+    estimate, n = statistics.fmean(values) - constant, (len(values),)
+    if len(values) < 2:
+        return Difference(estimate, None, None, n)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Difference(estimate, estimate - half, estimate + half, n)
+
+
+def compare_runs(after, before, name="test accuracy"):
+    """Compare the runs of two recipes in one measure, in points: in pairs where seeds pair, else by Welch's interval.
+
+    Seeds pair where every random number is the same: recipes that differ in learning rate or schedule only begin with
+    the same weights and see the same images in the same order, distorted and dropped out alike.
+    """
+    seeds = sorted({record.seed for record in after} & {record.seed for record in before})
+    if len(seeds) > 1 and _draws(after[0]) == _draws(before[0]):
+        sides = [measure([r for r in records if r.seed in seeds], name) for records in (after, before)]
+        return difference_from([a - b for a, b in zip(*sides, strict=True)])
+    return difference(measure(after, name), measure(before, name))
+
+
+def _draws(record):
+    return [
+        record.recipe[name] for name in ("network", "arguments", "augmentation", "batch_size", "held_out", "epochs")
+    ]
+
+
+def measure(records, name):
+    """One of MEASURES of every run."""
+    return [MEASURES[name](record) for record in records]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence about an effect, and the comparison of published runs that decides whether it may be said.
+
+    Args:
+        sentence: what is claimed.
+        of: name of a rung or ablation.
+        relation: "above", "below", or "within" (no further than `margin` from).
+        against: another name, or a number in the unit of the measure.
+        measure: a key of MEASURES.
+        margin: percentage points; the difference has to be beyond it, or for "within" inside it.
+
+    Raises: ValueError for an unknown measure or relation.
+    """
+
+    sentence: str
+    of: str
+    relation: str
+    against: str | float
+    measure: str = "test accuracy"
+    margin: float = 0.0
+
+    def __post_init__(self):
+        for value, known in ((self.measure, tuple(MEASURES)), (self.relation, RELATIONS)):
+            if value not in known:
+                raise ValueError(f"Claim {self.sentence!r}: {value!r} must be one of {', '.join(known)}")
+
+    def compare(self):
+        """Difference in points from the published runs; None if one side has none."""
+        after = load_records(self.of)
+        if not isinstance(self.against, str):
+            return difference_from(measure(after, self.measure), self.against) if after else None
+        before = load_records(self.against)
+        return compare_runs(after, before, self.measure) if after and before else None
+
+    @property
+    def verdict(self):
+        """What the published runs say: "shown", "not shown", or "refuted" where they show the opposite."""
+        found = self.compare()
+        if found is None or found.low is None:
+            return "not shown"
+        low, high = (found.low, found.high) if self.relation != "below" else (-found.high, -found.low)
+        if self.relation == "within":
+            holds, fails = max(-low, high) < self.margin, low > self.margin or high < -self.margin
+        else:
+            holds, fails = low > self.margin, high < self.margin
+        return "shown" if holds else "refuted" if fails else "not shown"
+
+
+class Sentences(pd.DataFrame):
+    """A table that shows long texts whole."""
+
+    def _repr_html_(self):
+        with pd.option_context("display.max_colwidth", None):
+            return super()._repr_html_()
+
+
+def judge(claims):
+    """One row per claim, numbered from 1 as the Analysis cites them: estimate in points, 95 % interval, n, verdict."""
+    rows = []
+    for claim in claims:
+        found = claim.compare()
+        estimate, n = ("–", "0") if found is None else (format_difference(found), ", ".join(map(str, found.n)))
+        rows.append({"claim": claim.sentence, "points": estimate, "n": n, "verdict": claim.verdict})
+    return Sentences(rows, index=pd.RangeIndex(1, len(claims) + 1))
+
+
+def format_difference(found):
+    """A difference in points: "+0.12 [+0.05, +0.19]", or without an interval if there is one seed only."""
+    interval = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.estimate:+.2f}{interval}"

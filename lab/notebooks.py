@@ -21,7 +21,7 @@ from lab.results import RunRecord
 from lab.rungs import Rung
 
 LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
-QUICK_EPOCHS, LARGE_PARAMETERS = 3, 1_000_000  # on the sample, networks above this size train less
+QUICK_EPOCHS, LARGE_PARAMETERS = 2, 100_000  # on the sample, networks above this size train less
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )

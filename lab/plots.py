@@ -137,7 +137,7 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
     axis.set_ylim(lowest - 0.3, None)  # the first epochs would flatten everything else
     axis.set(xlabel="epoch", ylabel="test accuracy, %")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    if records_by_name:
+    if any(records_by_name.values()):
         axis.legend(fontsize=8, loc="lower right")
     return _finish(figure)
 

@@ -115,6 +115,13 @@ class Rung(Notebook):
             exec(self.tagged("ablations"), scope)
         return {self.id: scope["recipe"]} | scope.get("ablations", {})
 
+    @cached_property
+    def claims(self):
+        """What its Analysis may cite, by number: the cell tagged "claims", run by itself."""
+        scope = {"utils": importlib.import_module("utils")}
+        exec(self.tagged("claims"), scope)
+        return dict(enumerate(scope["claims"], start=1))
+
     @property
     def recipe(self):
         return self.recipes[self.id]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from lab.claims import difference
+from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
 from lab.receptive_field import layer_table, receptive_field
 from lab.results import Summary, load_records, why_refused
@@ -149,9 +149,7 @@ def format_change(records, before):
     """Difference of two rungs in percentage points: "+0.12 [+0.05, +0.19]", or without an interval if n is 1."""
     if not before:
         return "–"
-    change = difference([record.last5 for record in records], [record.last5 for record in before])
-    interval = "" if change.low is None else f" [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
-    return f"{100 * change.estimate:+.2f}{interval}"
+    return format_difference(compare_runs(records, before))
 
 
 def signal_strength(recipes, split):

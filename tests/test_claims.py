@@ -1,12 +1,14 @@
-"""Welch's interval against the formula by hand, against the one case with a closed form, and by simulation."""
+"""Intervals against textbook and scipy, in closed form and by simulation; claims against runs made to decide them."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp, ttest_rel
 
-from lab.claims import CONFIDENCE, Difference, difference
+from lab import claims
+from lab.claims import CONFIDENCE, Claim, compare_runs, difference, difference_from, judge
+from lab.results import RunRecord
 
 
 def welch(after, before):
@@ -31,7 +33,6 @@ def test_interval_in_closed_form():
     found = difference([0.990, 0.994], [0.980, 0.984])
     half = 0.95 / math.sqrt(2 * 0.975 * 0.025) * 0.004 / math.sqrt(2)
     np.testing.assert_allclose([found.low, found.high], [0.01 - half, 0.01 + half])
-    assert found.verdict == "not shown"
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():
@@ -41,16 +42,110 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     assert abs(covered / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
 
 
-def test_verdicts():
-    low, high = [0.980, 0.981, 0.982], [0.990, 0.991, 0.992]
-    assert difference(high, low).verdict == "up"
-    assert difference(low, high).verdict == "down"
-    assert difference(low, low[::-1]).verdict == "not shown"
-    assert Difference(0.1, 0.0, 0.2, (5, 5)).verdict == "not shown"  # zero is not excluded
-
-
 @pytest.mark.parametrize("pair", [([0.99], [0.5]), ([0.99, 0.98], [0.5]), ([0.99], [0.5, 0.6])])
 def test_one_seed_gives_no_interval(pair):
     found = difference(*pair)
     assert found.estimate == pytest.approx(np.mean(pair[0]) - np.mean(pair[1]))
-    assert (found.low, found.high, found.verdict) == (None, None, "not shown")
+    assert (found.low, found.high) == (None, None)
+
+
+def test_equal_seeds_have_an_interval_of_no_width():
+    found = difference([0.99, 0.99], [0.98, 0.98])
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01))
+
+
+def test_interval_of_one_group_is_students():
+    values = np.random.default_rng(1).normal(99.4, 0.05, 5).tolist()
+    found, expected = difference_from(values, 99.3), ttest_1samp(values, 99.3).confidence_interval(CONFIDENCE)
+    np.testing.assert_allclose([found.low, found.high], np.array(expected) - 99.3, atol=1e-9)
+    assert difference_from([99.4]).low is None
+
+
+# ------------------------------------------------------------------------------------------ claims
+
+
+def run(seed, percent, *, clean=99.0, schedule=None, network="A"):
+    """A record whose epochs all have one test accuracy."""
+    recipe = {"network": network, "arguments": {}, "augmentation": [], "batch_size": 1, "held_out": 0, "epochs": 5}
+    rows = [{"test_correct": round(percent * 100), "test_total": 10_000}] * 5
+    values = {"rung": "x", "seed": seed, "dataset": "mnist", "dataset_sha256": "", "train_total": 1, "parameters": 1}
+    values |= {"code_digest": "", "device": "cpu", "threads": 1, "versions": {}, "epochs": rows}
+    values |= {"clean_train_correct": round(clean * 100), "clean_train_total": 10_000}
+    return RunRecord(recipe=recipe | {"schedule": schedule}, **values)
+
+
+def runs(*percents, **settings):
+    return [run(seed, percent, **settings) for seed, percent in enumerate(percents)]
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Results by name that stand in for the files of results/."""
+    found = {
+        "low": runs(98.90, 98.95, 99.00),
+        "high": runs(99.40, 99.45, 99.50, network="B"),
+        "also_high": runs(99.41, 99.44, 99.51, network="C"),
+        "single": runs(99.40),
+        "fitted": runs(99.40, 99.45, 99.50, clean=99.99),
+    }
+    monkeypatch.setattr(claims, "load_records", lambda name: found.get(name, []))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verdict"),
+    [
+        (("high", "above", "low"), "shown"),
+        (("low", "above", "high"), "refuted"),
+        (("low", "below", "high"), "shown"),
+        (("high", "below", "low"), "refuted"),
+        (("high", "above", "also_high"), "not shown"),
+        (("also_high", "below", "high"), "not shown"),
+        (("high", "above", "low", "test accuracy", 0.2), "shown"),
+        (("high", "above", "low", "test accuracy", 0.5), "not shown"),
+        (("high", "within", "also_high", "test accuracy", 0.2), "shown"),
+        (("high", "within", "also_high", "test accuracy", 0.02), "not shown"),
+        (("high", "within", "low", "test accuracy", 0.2), "refuted"),
+        (("high", "above", 99.0), "shown"),
+        (("high", "above", 99.4), "not shown"),
+        (("low", "above", 99.4), "refuted"),
+        (("low", "below", 99.4), "shown"),
+        (("single", "above", "low"), "not shown"),
+        (("single", "above", 98.0), "not shown"),
+        (("nowhere", "above", "low"), "not shown"),
+        (("high", "above", "nowhere"), "not shown"),
+        (("fitted", "above", "high", "gap"), "shown"),
+        (("fitted", "above", 0.3, "gap"), "shown"),
+    ],
+)
+def test_verdicts(arguments, verdict, published):
+    assert Claim("So it is.", *arguments).verdict == verdict
+
+
+def test_seeds_pair_where_all_random_numbers_are_the_same():
+    before, after = runs(98.0, 98.5, 99.0, 99.2), runs(98.1, 98.62, 99.1, 99.31, schedule={"name": "StepLR"})
+    expected = ttest_rel([98.1, 98.62, 99.1, 99.31], [98.0, 98.5, 99.0, 99.2]).confidence_interval(CONFIDENCE)
+    found = compare_runs(after, before)
+    np.testing.assert_allclose([found.low, found.high], expected, atol=1e-9)
+    assert found.n == (4,)
+    assert compare_runs(after[1:], before[:3]).n == (2,)  # seeds 1 and 2 are on both sides
+    other = compare_runs(runs(98.1, 98.62, 99.1, 99.31, network="B"), before)
+    assert (other.n, other.low < 0 < other.high) == ((4, 4), True)
+
+
+def test_claims_are_numbered_and_judged(published):
+    table = judge([Claim("Up.", "high", "above", "low"), Claim("Who knows.", "single", "above", "low")])
+    assert table.index.tolist() == [1, 2]
+    assert table["verdict"].tolist() == ["shown", "not shown"]
+    assert table["n"].tolist() == ["3, 3", "1, 3"]
+    assert table["points"].iloc[1] == "+0.45"
+    sentence = "It is a long story, and it is told from its first to its very last word." * 3
+    assert sentence in judge([Claim(sentence, "high", "above", "low")])._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"measure": "luck"}, "'luck' must be one of test"), ({"relation": "like"}, "'like'")]
+)
+def test_unknown_words_are_refused(change, message):
+    with pytest.raises(ValueError, match=f"So it is.*{message}"):
+        Claim(**{"sentence": "So it is.", "of": "a", "relation": "above", "against": "b"} | change)

@@ -48,7 +48,7 @@ def papermill(source, output, *arguments, folder=ROOT):
 @executes
 @pytest.mark.parametrize("notebook", find_notebooks(), ids=lambda notebook: notebook.id)
 def test_notebook_runs_in_small(notebook, tmp_path):
-    is_large = isinstance(notebook, Rung) and notebook.recipe.parameters > LARGE_PARAMETERS
+    is_large = isinstance(notebook, Rung) and notebook.recipe.parameters > LARGE_PARAMETERS  # minutes saved
     images = 128 if is_large else 512
     parameters = {"dataset": "sample", "epochs": 1, "train_limit": images}
     outcome = run_one(notebook, tmp_path, parameters, limit_seconds=LIMIT_SECONDS)

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from lab.claims import CONFIDENCE
+from lab.claims import CONFIDENCE, judge
 from lab.data import ROOT
 from lab.notebooks import CANONICAL_KEYS
 from lab.progress import HEADER, format_epoch
@@ -28,6 +28,11 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 ABSOLUTE_PATH = re.compile(r"""(?:^|[\s"'(=:])/(?:[\w.~-]+/)+[\w.~-]+|\b[A-Za-z]:\\""", re.MULTILINE)
 PROGRESS_BAR = re.compile(r"[▏▎▍▌▋▊▉█]|\d+%\||it/s|s/it")
 IN_ORDER = ["check_parameters(globals())", "Recipe(", "show_change(", "show_layers(", "fit(", "plot_curves(", "report("]
+IN_ORDER += ["judge("]
+CITATION = re.compile(r"\[(\d+): (shown|not shown|refuted)\]")
+EFFECT = re.compile(  # words by which a sentence states an effect
+    r"\b(raise|lower|help|hurt|improve|worsen|cure)(s|d|ed)\b|<!--= \w+ change -->"
+)
 
 by_notebook = pytest.mark.parametrize("notebook", FOUND, ids=lambda notebook: notebook.id)
 by_rung = pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.id)
@@ -84,7 +89,7 @@ def test_nothing_is_there_twice_or_astray():
 def test_setup_and_parameters_are_the_same_everywhere(notebook):
     assert notebook.tagged("setup") == setup_cell()
     tags = Counter(tag for cell in notebook.cells for tag in cell["metadata"].get("tags", []))
-    assert set(tags) <= {"setup", "parameters", "recipe", "ablations"}  # none that papermill has injected
+    assert set(tags) <= {"setup", "parameters", "recipe", "ablations", "claims"}  # none that papermill has injected
     if isinstance(notebook, Rung) or "parameters" in tags:
         same = [re.sub(r"(?<=^epochs: int = )\d+", "15", text.tagged("parameters")) for text in (notebook, RUNGS[0])]
         assert same[0] == same[1]
@@ -238,6 +243,32 @@ def test_page_shows_the_present_comparison(rung):
 def test_page_shows_the_present_change(rung, capsys):
     show_change(rung.id, rung.recipe)
     assert printed(rung, "utils.show_change(") in ("", capsys.readouterr().out)
+
+
+# ------------------------------------------------------------------------------------------ claims
+
+
+@by_rung
+def test_page_shows_the_present_verdicts(rung):
+    if page := html.unescape(shown(rung, "utils.judge(", "text/html")):
+        table = judge(rung.claims.values())
+        missing = [value for value in map(str, table.to_numpy().flat) if value not in page]
+        assert missing == [], f"results have changed since {rung.id} was published"
+
+
+@by_rung
+def test_analysis_cites_every_claim_with_its_verdict(rung):
+    analysis = source(rung.cells[-1])
+    cited = {int(number): verdict for number, verdict in CITATION.findall(analysis)}
+    assert cited == {number: claim.verdict for number, claim in rung.claims.items()}
+
+
+@by_rung
+def test_sentences_about_an_effect_cite_a_claim(rung):
+    text = source(rung.cells[-1]).replace("\n", " ")
+    sentences = re.split(r"(?<=[.?!:])(?:\*\*)? +(?=[A-Z*<\"])", text)
+    stated = [s for s in sentences if EFFECT.search(s) and not s.endswith("?") and "original" not in s.lower()]
+    assert [sentence for sentence in stated if not CITATION.search(sentence)] == []
 
 
 # ------------------------------------------------------------------------------- numbers in prose
