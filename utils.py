@@ -24,7 +24,7 @@ from lab.show import compare, find_mistakes, ladder_table, report, show_change, 
 from lab.plots import plot_curves, plot_digits, plot_mistakes, plot_schedules, plot_seeds, plot_test_accuracy
 
 # all rungs side by side
-from lab.overview import multiply_accumulates, originals_table, overview, pareto_front, show_overview
+from lab.overview import audit, multiply_accumulates, originals_table, overview, pareto_front, show_overview
 from lab.plots import plot_roads, plot_size_against_accuracy
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "StepLR",
     "Summary",
     "TrainingDiverged",
+    "audit",
     "check_parameters",
     "compare",
     "difference",

@@ -7,6 +7,7 @@ import statistics
 import pandas as pd
 from torch.utils.flop_counter import FlopCounterMode
 
+from lab.claims import Claim, judge
 from lab.data import ROOT
 from lab.receptive_field import receptive_field
 from lab.results import LAST, Summary, load_records
@@ -89,6 +90,19 @@ def originals_table():
             "difference": "–" if None in (summary, last5) else f"{100 * summary.mean - last5:+.2f}",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def audit():
+    """Every effect that the original tutorials claim, decided by the published runs: one row per claim.
+
+    Returns: table of `judge`, with the step that claims it. A claim that nothing was run for is "not shown".
+    """
+    steps = json.loads(ORIGINALS.read_text())
+    claims = [(name, Claim(**claim)) for name, step in steps.items() for claim in step.get("claims", [])]
+    table = judge([claim for _, claim in claims])
+    table.insert(0, "step", [name for name, _ in claims])
+    table.insert(1, "rung", [claim.of for _, claim in claims])
+    return table
 
 
 def _percent(value):

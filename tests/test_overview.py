@@ -88,6 +88,19 @@ def test_originals_stand_beside_what_was_measured():
     assert table.loc["t000-6", "difference"] == f"{100 * Summary.of(records).mean - logged:+.2f}"
 
 
+def test_audit_has_every_claim_of_the_originals():
+    table, steps = utils.audit(), json.loads(ORIGINALS.read_text())
+    assert list(table["step"]) == [name for name, step in steps.items() for _ in step.get("claims", [])]
+    assert set(table["verdict"]) <= {"shown", "not shown", "refuted"}
+    names = {name for rung in find_rungs() for name in rung.recipes}
+    for name, step in steps.items():
+        for claim in step.get("claims", []):
+            (rung,) = [rung for rung in find_rungs() if name in rung.source]
+            assert claim["of"].partition("_")[0] == rung.id
+            assert claim["of"] in names
+            assert isinstance(claim["against"], float) or claim["against"] in names
+
+
 def test_originals_best_is_that_of_their_log():
     for name, step in json.loads(ORIGINALS.read_text()).items():
         if log := step.get("test_by_epoch"):
