@@ -15,6 +15,9 @@ from lab.training import TrainingDiverged, evaluate, predict, prepare, train_epo
 # how far each layer sees
 from lab.receptive_field import layer_table, receptive_field, trace_layers
 
+# what dropout does to batch normalisation
+from lab.normalisation import remeasure, variance_shift
+
 # results, and how sure they are
 from lab.results import RunRecord, Summary, load_records
 from lab.claims import Claim, difference, judge
@@ -71,6 +74,7 @@ __all__ = [
     "predict",
     "prepare",
     "receptive_field",
+    "remeasure",
     "report",
     "show_change",
     "show_layers",
@@ -78,4 +82,5 @@ __all__ = [
     "signal_strength",
     "trace_layers",
     "train_epoch",
+    "variance_shift",
 ]
