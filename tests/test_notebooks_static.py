@@ -309,8 +309,8 @@ def known_percentages(rungs):
 
 @functools.cache
 def known_counts():
-    """Sizes of the data set; parameters and channels of every network of a rung, whole and by layer."""
-    known = {60_000, 10_000, 50_000}
+    """Sizes of the data set; limits; parameters and channels of every network of a rung, whole and by layer."""
+    known = {60_000, 10_000, 50_000, *(rung.parameters_below for rung in RUNGS)}
     for network in [recipe.build_network() for rung in RUNGS for recipe in rung.recipes.values()]:
         layers = trace_layers(network)
         known |= {sum(layer.parameters for layer in layers)}
