@@ -31,7 +31,7 @@ IN_ORDER = ["check_parameters(globals())", "Recipe(", "show_change(", "show_laye
 IN_ORDER += ["judge("]
 CITATION = re.compile(r"\[(\d+): (shown|not shown|refuted)\]")
 EFFECT = re.compile(  # words by which a sentence states an effect
-    r"\b(raise|lower|help|hurt|improve|worsen|cure)(s|d|ed)\b|<!--= \w+ change -->"
+    r"\b(raises|lowers|helps|hurts|improves|worsens|cures)\b|<!--= \w+ change -->"
 )
 
 by_notebook = pytest.mark.parametrize("notebook", FOUND, ids=lambda notebook: notebook.id)
