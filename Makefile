@@ -1,15 +1,16 @@
-# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS.
+# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS.
 PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= auto
 RUNGS ?=
 JOBS ?= 2
+SEEDS ?= 5
 
 BIN := $(VENV)/bin
 LAB := $(BIN)/python -m lab
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install run test lint bench results render publish
+.PHONY: help install run test lint all bench results render publish
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +31,15 @@ test: install lint  ## lint and all tests, every notebook executed in small
 lint: install  ## formatting and lint, notebooks included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake
+	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --rerun-triggers mtime input \
+		--config python=$(abspath $(BIN)/python) seeds=$(SEEDS) rungs="$(RUNGS)"
+
+$(VENV)-batch/installed: workflow/requirements.txt
+	$(PYTHON) -m venv $(VENV)-batch
+	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 bench: install  ## images per second: the originals' loop against ours
 	$(LAB) bench

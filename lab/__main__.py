@@ -26,6 +26,12 @@ def main(arguments=None):
     steps.add_argument("--json", action="store_true", help="as JSON")
     steps.set_defaults(command=steps_command)
 
+    plan = commands.add_parser("plan", help="runs that results/ lacks, as JSON for workflow/Snakefile")
+    plan.add_argument("rungs", nargs="*")
+    plan.add_argument("--seeds", type=int, default=5)
+    plan.add_argument("--seeds-of-large", type=int, default=1, help="of rungs from 50,000 parameters on")
+    plan.set_defaults(command=plan_command)
+
     results = commands.add_parser("results", help="merge run records into results/")
     results.add_argument("rungs", nargs="*")
     results.add_argument("--run-dir", default="runs")
@@ -102,6 +108,12 @@ def steps_command(options):
     for rung in rungs:
         size = f"{rung['parameters']:>9,} parameters, receptive field {rung['receptive_field']}"
         print(f"{size}  {rung['title']}")
+
+
+def plan_command(options):
+    from lab.batch import plan
+
+    print(json.dumps(plan(find_rungs(options.rungs), options.seeds, options.seeds_of_large), indent=1))
 
 
 def results_command(options):
