@@ -27,8 +27,16 @@ from lab.show import compare, find_mistakes, ladder_table, report, show_change, 
 from lab.plots import plot_curves, plot_digits, plot_mistakes, plot_schedules, plot_seeds, plot_test_accuracy
 
 # all rungs side by side
-from lab.overview import audit, multiply_accumulates, originals_table, overview, pareto_front, show_overview
-from lab.plots import plot_roads, plot_size_against_accuracy
+from lab.overview import (
+    audit,
+    multiply_accumulates,
+    originals_table,
+    overview,
+    pareto_front,
+    selection_table,
+    show_overview,
+)
+from lab.plots import plot_consistency, plot_roads, plot_size_against_accuracy
 
 __all__ = [
     "Claim",
@@ -63,6 +71,7 @@ __all__ = [
     "originals_table",
     "overview",
     "pareto_front",
+    "plot_consistency",
     "plot_curves",
     "plot_digits",
     "plot_mistakes",
@@ -76,6 +85,7 @@ __all__ = [
     "receptive_field",
     "remeasure",
     "report",
+    "selection_table",
     "show_change",
     "show_layers",
     "show_overview",

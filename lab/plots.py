@@ -191,3 +191,34 @@ def plot_roads(table, *, target=TARGET):
     for axis in axes[:, 0]:
         axis.set_ylabel("test accuracy, %")
     return _finish(figure)
+
+
+def plot_consistency(records_by_name, *, target=TARGET):
+    """Draw the last epochs of every seed against the target: blue where they hold it, red where they miss it.
+
+    Args:
+        records_by_name: a list of records by name.
+    """
+    rows = {
+        f"{name}, seed {r.seed}": r.test_accuracies[-LAST:]
+        for name, records in records_by_name.items()
+        for r in records
+    }
+    figure, axis = plt.subplots(figsize=(6, 0.6 + 0.27 * len(rows)))
+    sns.heatmap(
+        [[100 * accuracy for accuracy in row] for row in rows.values()],
+        annot=True,
+        fmt=".2f",
+        annot_kws={"fontsize": 7},
+        cmap="RdBu",
+        center=100 * target,
+        vmin=100 * target - 0.3,
+        vmax=100 * target + 0.3,
+        cbar=False,
+        linewidths=0.5,
+        xticklabels=[f"{back} before" if back else "last epoch" for back in range(LAST - 1, -1, -1)],
+        yticklabels=list(rows),
+        ax=axis,
+    )
+    axis.tick_params(length=0, labelsize=8)
+    return _finish(figure)

@@ -107,6 +107,26 @@ def test_originals_best_is_that_of_their_log():
             assert (step["best_test"], step["final_test"]) == (max(log), log[-1]), name
 
 
+def test_selection_is_worth_what_numpy_says():
+    table = utils.selection_table()
+    runs = [np.array(record.test_accuracies) for rung in find_rungs() for record in load_records(rung.id)]
+    gains = [100 * (run.max() - run[-5:].mean()) for run in runs]
+    row = table.loc["measured here"]
+    assert (row["runs"], row["mean gain"], row["largest"]) == (
+        len(runs),
+        round(np.mean(gains), 2),
+        round(max(gains), 2),
+    )
+    assert table.loc["the originals' logs", "runs"] == 24  # 26 logs, two of them shown twice
+
+
+def test_consistency_shows_every_seed():
+    records = load_records("a07")
+    (axis,) = utils.plot_consistency({"a07": records}).axes
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == [f"{100 * accuracy:.2f}" for record in records for accuracy in record.test_accuracies[-5:]]
+
+
 def test_sortable_table_formats_and_stays_a_table():
     table = pd.DataFrame({"size": [1000.0, np.nan], "name": ["x", "y"]}, index=["a", "b"])
     page = SortableTable(table, {"size": "{:,.0f}"})._repr_html_()
