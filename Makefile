@@ -33,7 +33,7 @@ lint: install  ## formatting and lint, notebooks included
 	$(BIN)/ruff check .
 
 all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake
-	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --rerun-triggers mtime input \
+	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --nolock --rerun-incomplete --rerun-triggers mtime input \
 		--config python=$(abspath $(BIN)/python) seeds=$(SEEDS) rungs="$(RUNGS)"
 
 $(VENV)-batch/installed: workflow/requirements.txt
