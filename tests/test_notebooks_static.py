@@ -16,7 +16,7 @@ from lab.claims import CONFIDENCE, judge
 from lab.data import ROOT
 from lab.notebooks import CANONICAL_KEYS
 from lab.progress import HEADER, format_epoch
-from lab.receptive_field import trace_layers
+from lab.receptive_field import layer_table, trace_layers
 from lab.render import BLOCK, NUMBER, project, rendered_files, setup_cell
 from lab.results import LAST, STEADY_SHARE, TARGET, Summary, load_records
 from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
@@ -315,6 +315,7 @@ def known_counts():
         layers = trace_layers(network)
         known |= {sum(layer.parameters for layer in layers)}
         known |= {value for layer in layers for value in (layer.parameters, layer.out_channels)}
+        known |= set(layer_table(network)["parameters"])  # with its normalisation, as the page shows it
     return known
 
 
