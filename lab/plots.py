@@ -142,52 +142,71 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
     return _finish(figure)
 
 
-def plot_size_against_accuracy(table, front, *, target=TARGET):
-    """Draw every rung by its parameters and accuracy, ladders in colours, and the front that no rung beats.
+def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
+    """Draw every rung by its parameters and accuracy, all of them and, larger, those below `small` parameters.
 
     Args:
         table: DataFrame of `overview`.
-        front: those of its rows that form the front, smallest first.
+        front: those of its rows that no rung beats, smallest first.
+        small: parameters; the lowest tenth of the accuracies of those rungs is left to the other panel.
     """
-    figure, axis = plt.subplots(figsize=(9, 4.6))
-    axis.step(
-        front["parameters"], front["last five"], where="post", color="0.6", linewidth=1, label="not beaten by any"
-    )
+    figure, (whole, closer) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(2, 3))
     measured = table.dropna(subset="last five")
-    for letter, rungs in measured.groupby(measured.index.str[0]):
-        spread = rungs["spread"].fillna(0)
-        axis.errorbar(
-            rungs["parameters"], rungs["last five"], yerr=spread, fmt="o", capsize=2, label=f"ladder {letter.upper()}"
-        )
-    for name, rung in measured.iterrows():
-        axis.annotate(
-            name, (rung["parameters"], rung["last five"]), xytext=(4, 3), textcoords="offset points", fontsize=7
-        )
-    axis.axhline(100 * target, **TARGET_STYLE)
-    axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %\nmean of last five epochs")
-    axis.legend(fontsize=8, loc="lower right")
+    for axis, rungs in ((whole, measured), (closer, measured[measured["parameters"] < small])):
+        axis.step(front["parameters"], front["last five"], where="post", color="0.7", label="not beaten by any rung")
+        for position, (letter, ladder) in enumerate(rungs.groupby(rungs.index.str[0])):
+            style = {
+                "fmt": "o",
+                "markersize": 4,
+                "capsize": 2,
+                "color": f"C{position}",
+                "label": f"ladder {letter.upper()}",
+            }
+            axis.errorbar(ladder["parameters"], ladder["last five"], yerr=ladder["spread"].fillna(0), **style)
+        axis.axhline(100 * target, **TARGET_STYLE)
+        axis.set(xscale="log", xlabel="parameters")
+    inside = measured[measured["parameters"] < small]
+    closer.set_xlim(0.9 * inside["parameters"].min(), 1.25 * inside["parameters"].max())
+    closer.set_ylim(inside["last five"].quantile(0.1) - 0.1, max(100 * target, inside["last five"].max()) + 0.1)
+    ticks = [size for size in (2_000, 3_000, 4_000, 5_000, 7_000, 10_000, 14_000) if size > closer.get_xlim()[0]]
+    closer.set_xticks(ticks, [f"{size:,}" for size in ticks])
+    closer.minorticks_off()
+    _label_points(closer, inside)
+    _label_points(whole, measured[measured["parameters"] >= small])
+    whole.set_ylabel("test accuracy, %\nmean of last five epochs")
+    whole.legend(fontsize=8, loc="lower right")
     return _finish(figure)
+
+
+def _label_points(axis, rungs):
+    """Write the names of rungs beside their points; those of one size and nearly one accuracy share a label."""
+    places = {}
+    for name, rung in rungs.iterrows():
+        places.setdefault((rung["parameters"], round(rung["last five"] / 0.04)), []).append((rung["last five"], name))
+    for (parameters, _), found in places.items():
+        label = " ".join(name for _, name in sorted(found))
+        place = (parameters, fmean(accuracy for accuracy, _ in found))
+        axis.annotate(label, place, xytext=(5, -3), textcoords="offset points", fontsize=7, annotation_clip=True)
 
 
 def plot_roads(table, *, target=TARGET):
     """Draw the accuracy of every ladder rung by rung, a panel each, with the parameters on the way."""
     measured = table.dropna(subset="last five")
     ladders = list(measured.groupby(measured.index.str[0]))
-    figure, axes = plt.subplots(
-        -(-len(ladders) // 2), 2, figsize=(11, 2.9 * -(-len(ladders) // 2)), sharey=True, squeeze=False
-    )
+    rows = -(-len(ladders) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(11, 2.9 * rows), sharey=True, squeeze=False)
+    for axis in axes.flat[len(ladders) :]:
+        axis.set_visible(False)
     for axis, (letter, rungs) in zip(axes.flat, ladders, strict=False):
-        axis.errorbar(
-            rungs.index, rungs["last five"], yerr=rungs["spread"].fillna(0), marker="o", markersize=4, capsize=2
-        )
-        for name, rung in rungs.iterrows():
-            label = f"{rung['parameters']:,}"
-            axis.annotate(
-                label, (name, rung["last five"]), xytext=(0, 6), textcoords="offset points", fontsize=7, ha="center"
-            )
+        heights = rungs["last five"].tolist()
+        axis.errorbar(rungs.index, heights, yerr=rungs["spread"].fillna(0), marker="o", markersize=4, capsize=2)
+        for position, (name, rung) in enumerate(rungs.iterrows()):
+            is_valley = heights[position] <= min(heights[max(0, position - 1) : position + 2])
+            offset = {"xytext": (0, -14 if is_valley else 8), "textcoords": "offset points"}
+            axis.annotate(f"{rung['parameters']:,}", (name, rung["last five"]), fontsize=7, ha="center", **offset)
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
-        axis.margins(y=0.15)
+        axis.margins(x=0.07, y=0.2)
     for axis in axes[:, 0]:
         axis.set_ylabel("test accuracy, %")
     return _finish(figure)
