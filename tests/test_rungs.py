@@ -1,0 +1,80 @@
+"""What a rung tells of itself, and what its ladder asks of it."""
+
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+from lab.results import Summary
+from lab.rungs import CONSISTENT, LADDERS, find_notebooks, find_rungs
+
+GOOD = Summary(
+    rung="x",
+    n=5,
+    mean=0.9941,
+    std=0.0001,
+    worst=0.994,
+    best_epoch=0.995,
+    final=0.994,
+    clean_train=0.995,
+    consistent=True,
+)
+
+
+class Dense(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+
+
+def rung(name):
+    return find_rungs([name])[0]
+
+
+def with_recipe(name, **changes):
+    found = rung(name)
+    found.recipes[name] = replace(found.recipe, **changes)
+    return found
+
+
+def test_limits_of_the_ladders():
+    limits = {letter: (ladder.parameters_below, ladder.epochs_at_most) for letter, ladder in LADDERS.items()}
+    assert limits == {"a": (8_000, 15), "b": (20_000, 19), "c": (8_000, 15), "d": (8_000, 15)}
+    assert [rung(name).parameters_below for name in ("c01", "c02", "a00")] == [10_000, 8_000, 8_000]
+    assert "fewer than 10,000 parameters" in rung("c01").constraint
+    assert "no fully connected layer" in rung("b10").constraint
+
+
+@pytest.mark.parametrize(
+    ("found", "missed"),
+    [
+        (rung("a07"), []),
+        (rung("b10"), []),
+        (rung("c01"), []),
+        (rung("a00"), ["parameters"]),
+        (with_recipe("a07", epochs=16), ["epochs"]),
+        (with_recipe("b10", network=Dense, arguments={}), ["no fully connected layer"]),
+        (with_recipe("a07", network=Dense, arguments={}), []),
+    ],
+    ids=["a07", "b10", "c01", "size", "epochs", "dense in b", "dense in a"],
+)
+def test_checks_of_the_recipe(found, missed):
+    assert [name for name, met in found.checks(GOOD).items() if not met] == missed
+
+
+def test_checks_of_the_results():
+    low = replace(GOOD, mean=0.9939, consistent=False)
+    assert [name for name, met in rung("a07").checks(low).items() if not met] == ["mean of at least 99.4%", CONSISTENT]
+
+
+def test_reading_order_begins_with_the_map_and_ends_with_all():
+    names = [notebook.id for notebook in find_notebooks()]
+    assert (names[0], names[-1]) == ("00", "99")
+    assert names[1:-1] == sorted(names[1:-1])
+
+
+def test_ablations_change_the_recipe_of_their_rung():
+    for found in find_rungs():
+        names = list(found.recipes)
+        assert names[0] == found.id
+        assert all(name.startswith(f"{found.id}_") for name in names[1:])
+        assert len({str(recipe.as_dict()) for recipe in found.recipes.values()}) == len(names)
