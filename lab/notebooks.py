@@ -213,8 +213,13 @@ def write_index(outcomes, run_dir, note):
 def publish(notebook):
     """Execute a notebook as published, without parameters and on one thread, and keep its outputs in place.
 
-    Raises: NotRun; the notebook then stays as it was.
+    Raises: NotRun, and FileNotFoundError without the full MNIST; the notebook then stays as it was.
     """
+    if not mnist_folder():
+        raise FileNotFoundError(
+            "pages are published from the full MNIST only: put its four files under data/MNIST/raw, or set MNIST_ROOT "
+            "to the folder that holds MNIST/raw"
+        )
     output = ROOT / "runs" / notebook.id / "published.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
     execute(notebook.path, output, {})

@@ -140,3 +140,11 @@ def test_make_help_lists_every_target():
     ).stdout
     assert [line.split()[0] for line in shown.splitlines()] == targets
     assert all(len(line.split()) > 2 for line in shown.splitlines())
+
+
+def test_nothing_is_published_from_the_sample(monkeypatch, tmp_path):
+    monkeypatch.setenv("MNIST_ROOT", str(tmp_path))
+    before = (ROOT / "notebooks" / "00_start_here.ipynb").read_bytes()
+    with pytest.raises(SystemExit, match="full MNIST only.*MNIST_ROOT"):
+        main(["publish", "00"])
+    assert (ROOT / "notebooks" / "00_start_here.ipynb").read_bytes() == before
