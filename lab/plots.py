@@ -69,6 +69,7 @@ def plot_schedules(rates_by_name):
     for name, rates in rates_by_name.items():
         axis.plot(range(1, len(rates) + 1), rates, marker="o", markersize=3, label=name)
     axis.set(xlabel="epoch", ylabel="learning rate at its start")
+    axis.set_ylim(bottom=0)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
     return _finish(figure)
