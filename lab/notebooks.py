@@ -21,7 +21,7 @@ from lab.results import RunRecord
 from lab.rungs import Rung
 
 LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
-QUICK_EPOCHS, LARGE_PARAMETERS = 2, 100_000  # on the sample, networks above this size train less
+QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 12_000: 8}  # on the sample, for networks above so many parameters
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )
@@ -67,10 +67,10 @@ def _cost(notebook):
 
 
 def quick_parameters(notebook, parameters):
-    """On the sample, cut the epochs of the largest networks, and say so."""
-    is_large = _cost(notebook) > LARGE_PARAMETERS
-    if parameters.get("dataset") == "sample" and is_large and "epochs" not in parameters:
-        return parameters | {"epochs": QUICK_EPOCHS}, f" (quick: {QUICK_EPOCHS} epochs only)"
+    """On the sample, cut the epochs of the larger networks, and say so."""
+    epochs = next((epochs for above, epochs in QUICK_EPOCHS.items() if _cost(notebook) > above), None)
+    if epochs and parameters.get("dataset") == "sample" and "epochs" not in parameters:
+        return parameters | {"epochs": epochs}, f" (quick: epochs={epochs})"
     return parameters, ""
 
 

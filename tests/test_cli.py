@@ -113,9 +113,9 @@ def test_exit_status_tells_of_one_failure(executed, tmp_path, capsys):
 
 
 def test_only_large_networks_are_cut_short_on_the_sample(executed, tmp_path):
-    run(tmp_path, "a00", "b02", "a07", "--dataset", "sample")
-    cut = {"dataset": "sample", "epochs": notebooks.QUICK_EPOCHS}
-    assert executed == {"a00": cut, "b02": cut, "a07": {"dataset": "sample"}}
+    run(tmp_path, "a00", "b02", "b10", "a07", "--dataset", "sample")
+    cut = {name: {"dataset": "sample", "epochs": epochs} for name, epochs in {"a00": 1, "b02": 2, "b10": 8}.items()}
+    assert executed == cut | {"a07": {"dataset": "sample"}}
     run(tmp_path, "a00", "--dataset", "sample", "-p", "epochs", "9")
     assert executed["a00"]["epochs"] == 9
 

