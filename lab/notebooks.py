@@ -21,7 +21,7 @@ from lab.results import RunRecord
 from lab.rungs import Rung
 
 LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
-QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 12_000: 8}  # on the sample, for networks above so many parameters
+QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above so many parameters
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )
