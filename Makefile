@@ -25,8 +25,8 @@ $(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt
 run: install  ## execute the notebooks into runs/ (DATASET=mnist: the published run; RUNGS="a05 a06": only these)
 	$(LAB) run --dataset $(DATASET) --jobs $(JOBS) $(RUNGS)
 
-test: install lint  ## lint and all tests, every notebook executed in small
-	$(BIN)/python -m pytest -n $(JOBS)
+test: install $(VENV)-batch/installed lint  ## lint and all tests, every notebook executed in small
+	SNAKEMAKE=$(abspath $(VENV)-batch/bin/snakemake) $(BIN)/python -m pytest -n $(JOBS)
 
 lint: install  ## formatting and lint, notebooks included
 	$(BIN)/ruff format --check .

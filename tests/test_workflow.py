@@ -21,7 +21,7 @@ SNAKEMAKE = next((str(path) for path in CANDIDATES if path and os.access(path, o
 RUNG = "a07"
 
 pytestmark = [
-    pytest.mark.skipif(not SNAKEMAKE, reason="Snakemake is not installed: make .venv-batch/installed"),
+    pytest.mark.skipif(not SNAKEMAKE, reason="Snakemake is not installed: make test installs it"),
     pytest.mark.xdist_group("snakemake"),
 ]
 
@@ -103,6 +103,17 @@ def test_a_killed_batch_goes_on(tmp_path, records):
     assert not all(path.exists() for path in records)
     run(tmp_path, records, "--cores", "2", "--rerun-incomplete", images=0)
     assert [json.loads(path.read_text())["seed"] for path in records] == [0, 1]
+
+
+@pytest.mark.notebook
+@pytest.mark.skipif(not shutil.which("rsync"), reason="Snakemake's storage plugin for folders calls rsync")
+def test_records_go_to_storage(tmp_path, records):
+    """As with a bucket: Snakemake fetches inputs from the store and sends outputs there, whatever the plugin."""
+    store = ["--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path)]
+    folder, names = "runs/stored", [path.relative_to(tmp_path) for path in records]
+    run(folder, [f"{folder}/{name}" for name in names], "--cores", "2", *store)
+    assert [json.loads((tmp_path / folder / name).read_text())["seed"] for name in names] == [0, 1]
+    assert not (ROOT / folder).exists()
 
 
 @pytest.mark.notebook
