@@ -37,6 +37,11 @@ def main(arguments=None):
     results.add_argument("--run-dir", default="runs")
     results.set_defaults(command=results_command)
 
+    carry = commands.add_parser("carry", help="let results of earlier code stand, if the present code gives their bits")
+    carry.add_argument("commit", help="of the code that the results were made with")
+    carry.add_argument("rungs", nargs="*")
+    carry.set_defaults(command=carry_command)
+
     render = commands.add_parser("render", help="rewrite all generated blocks of notebooks and README")
     render.set_defaults(command=render_command)
 
@@ -124,6 +129,17 @@ def results_command(options):
         for name, recipe in rung.recipes.items():
             records = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
             print(f"{name}  seeds {', '.join(str(record.seed) for record in records) or 'none'}")
+
+
+def carry_command(options):
+    from lab.carry import carry
+
+    names = [name for rung in find_rungs(options.rungs) for name in rung.recipes]
+    differences = 0
+    for name, difference in carry(names, options.commit):
+        print(f"{name}  {difference or 'same bits'}", flush=True)
+        differences += difference is not None
+    return int(differences > 0)
 
 
 def render_command(options):
