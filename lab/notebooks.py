@@ -2,7 +2,6 @@
 
 import contextlib
 import html
-import json
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from lab.data import MNIST_SHA256, ROOT
 from lab.files import write_atomically
 from lab.results import RunRecord
 from lab.rungs import Rung
+from lab.schema import DamagedFile
 
 LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
 QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above so many parameters
@@ -161,9 +161,9 @@ def check_record(path, rung_id, started):
     if not path.exists() or path.stat().st_mtime < started - 1:
         raise NotRun(f"{rung_id} wrote no run record to {path}")
     try:
-        record = RunRecord.from_json(path.read_text())
-    except (KeyError, json.JSONDecodeError) as error:
-        raise NotRun(f"{path} is not a run record: {error!r}") from error
+        record = RunRecord.read(path)
+    except DamagedFile as error:
+        raise NotRun(str(error)) from error
     if record.clean_train_correct is None or len(record.epochs) != record.recipe["epochs"]:
         raise NotRun(f"{path} is the record of an unfinished run")
     return record

@@ -4,14 +4,16 @@ import hashlib
 import json
 import platform
 import statistics
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
+from lab.carry import equal_digests
 from lab.data import ROOT
 from lab.files import write_atomically
 from lab.recipe import without_held_out
+from lab.schema import read_json
 
 LAST = 5  # the headline is the mean over so many last epochs
 TARGET = 0.994
@@ -63,9 +65,9 @@ class RunRecord:
         return "{" + ",\n ".join([*lines, f'"epochs": [\n  {rows}]']) + "}\n"
 
     @classmethod
-    def from_json(cls, text):
-        values = json.loads(text)
-        return cls(**{item.name: values[item.name] for item in fields(cls)})
+    def read(cls, path):
+        """The record in a file; DamagedFile, naming file and field, if it is none."""
+        return cls(**read_json(Path(path), "run record"))
 
     # accuracies are fractions
 
@@ -135,11 +137,11 @@ class Summary:
 
 
 def load_records(rung, folder=RESULTS):
-    """The published records of a rung in seed order; an empty list if it has none yet."""
+    """The published records of a rung in seed order; an empty list if it has none yet. Raises: DamagedFile."""
     path = Path(folder) / f"{rung}.json"
     if not path.exists():
         return []
-    return [RunRecord(**run) for run in json.loads(path.read_text())["runs"]]
+    return [RunRecord(**run) for run in read_json(path, "file of results")["runs"]]
 
 
 def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
@@ -150,14 +152,14 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
         digest: code digest of the present code.
 
     Returns: list of RunRecord, all that the file now holds.
-    Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code.
+    Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code; DamagedFile.
     """
     kept = {}
     for record in load_records(rung, folder):
-        if record.recipe == recipe and record.code_digest == digest:
+        if why_refused(record, rung, recipe, digest) is None:
             kept[record.seed] = record
     for path in sorted((Path(run_dir) / rung).glob("seed*.json")):
-        record = RunRecord.from_json(path.read_text())
+        record = RunRecord.read(path)
         if reason := why_refused(record, rung, recipe, digest):
             raise RefusedRecord(f"{path} cannot be published: {reason}")
         kept[record.seed] = record
@@ -177,7 +179,7 @@ def why_refused(record, rung, recipe, digest):
         f"it was made on {record.dataset}, not on mnist": record.dataset == "mnist",
         f"it was trained on {record.train_total:,} images, not on {full:,}": record.train_total == full,
         "its recipe is not the one in the notebook": record.recipe == recipe,
-        "the code that decides its numbers has changed since": record.code_digest == digest,
+        "the code that decides its numbers has changed since": record.code_digest in equal_digests(rung, digest),
         "it has not finished": record.clean_train_correct is not None,
     }
     return next((reason for reason, holds in checks.items() if not holds), None)

@@ -58,7 +58,7 @@ def test_notebook_runs_in_small(notebook, tmp_path):
     assert [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"] == []
     assert notebook.title.split("·")[-1].strip() in outcome.path.with_suffix(".html").read_text()
     for name, recipe in notebook.recipes.items() if isinstance(notebook, Rung) else ():
-        record = RunRecord.from_json((tmp_path / name / "seed0.json").read_text())
+        record = RunRecord.read(tmp_path / name / "seed0.json")
         kept = without_held_out(images, recipe.held_out)
         assert (record.rung, record.dataset, record.train_total) == (name, "sample", kept)
         assert len(record.epochs) == record.recipe["epochs"] == 1
@@ -158,8 +158,15 @@ def test_executed_means_every_cell(tmp_path):
 
 def make_record(**changes):
     values = {"rung": "a07", "seed": 0, "dataset": "sample", "dataset_sha256": "", "train_total": 2, "parameters": 1}
-    values |= {"recipe": {"epochs": 1}, "code_digest": "", "device": "cpu", "threads": 1, "versions": {}}
-    values |= {"epochs": [{"test_correct": 3, "test_total": 4}], "clean_train_correct": 2, "clean_train_total": 2}
+    values |= {
+        "recipe": {"network": "A", "epochs": 1},
+        "code_digest": "",
+        "device": "cpu",
+        "threads": 1,
+        "versions": {},
+    }
+    row = {"epoch": 1, "learning_rate": 0.1, "train_correct": 1, "train_total": 2, "test_correct": 3, "test_total": 4}
+    values |= {"epochs": [row], "clean_train_correct": 2, "clean_train_total": 2}
     return RunRecord(**values | changes)
 
 

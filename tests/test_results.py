@@ -11,6 +11,7 @@ from lab.files import write_atomically
 from lab.fitting import recipe_digest
 from lab.results import RESULTS, RefusedRecord, RunRecord, Summary, load_records, merge_records, why_refused
 from lab.rungs import find_rungs
+from lab.schema import DamagedFile
 
 RUNG, DIGEST = "a05", "d1f3"
 RECIPE = {"network": "PooledHead", "held_out": 0, "epochs": 7}
@@ -20,7 +21,13 @@ HELD, ONE_SHORT = [9800, 9900, 9940, 9950, 9945, 9960, 9940], [9800, 9900, 9990,
 def make_record(seed=0, test_correct=HELD, **changes):
     """A finished record of made-up counts."""
     rows = [
-        {"epoch": epoch, "train_correct": 58_000 + epoch, "train_total": 60_000, "train_loss": 0.1 / epoch}
+        {
+            "epoch": epoch,
+            "learning_rate": 0.1,
+            "train_correct": 58_000 + epoch,
+            "train_total": 60_000,
+            "train_loss": 0.1 / epoch,
+        }
         | {"test_correct": correct, "test_total": 10_000, "train_seconds": 10.0 / epoch, "test_seconds": 0.5}
         for epoch, correct in enumerate(test_correct, start=1)
     ]
@@ -87,13 +94,39 @@ def test_consistent(seeds, consistent):
     assert Summary.of([make_record(seed, counts) for seed, counts in enumerate(seeds)]).consistent is consistent
 
 
-def test_record_survives_json():
-    record = make_record()
-    assert RunRecord.from_json(record.to_json()) == record
+def test_record_survives_json(tmp_path):
+    record, path = make_record(), tmp_path / "seed0.json"
+    path.write_text(record.to_json())
+    assert RunRecord.read(path) == record
     assert json.loads(record.to_json()) == asdict(record)
     assert len(record.to_json().splitlines()) > len(HELD)  # a line per epoch at least
     unfinished = make_record(test_correct=[], clean_train_correct=None, clean_train_total=None)
-    assert RunRecord.from_json(unfinished.to_json()) == unfinished
+    path.write_text(unfinished.to_json())
+    assert RunRecord.read(path) == unfinished
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"seed": 0', '"seed": "0"', "seed must be integer"),
+        ('"test_correct": 9945', '"test_correct": -1', r"epochs\[4\].test_correct must be bigger"),
+        ('"train_loss": 0.05', '"train_loss": NaN', "NaN is not a number that a finished epoch can have"),
+        ('"parameters": 6124,', "", "must contain .*'parameters'"),
+        ('"device"', '"os.system": "rm", "device"', "must not contain .*'os.system'"),
+        ('"epochs": [', '"epochs": ', "Expecting|delimiter"),
+        ("}]}\n", "", "delimiter"),
+    ],
+)
+def test_damaged_files_are_named_with_the_field(tmp_path, old, new, named):
+    text = make_record().to_json()
+    assert text.count(old) == 1
+    path = tmp_path / f"{RUNG}.json"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DamagedFile, match=f"{path} is not a run record: .*({named}).*Restore"):
+        RunRecord.read(path)
+    path.write_text(f'{{"rung": "{RUNG}", "recipe": {{}}, "runs": [{text.replace(old, new)}]}}')
+    with pytest.raises(DamagedFile, match=f"{path} is not a file of results: .*({named}).*Restore"):
+        load_records(RUNG, tmp_path)
 
 
 def test_key_names_the_run_and_not_its_outcome():
@@ -210,7 +243,7 @@ def test_published_records_are_of_the_present_code(name):
 
 
 def test_every_results_file_belongs_to_a_rung():
-    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals"}
+    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits"}
     assert names <= set(RECIPES)
     for name in names:
         content = json.loads((RESULTS / f"{name}.json").read_text())
