@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import io
 import os
+import tempfile
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -115,7 +116,10 @@ class MissingData(DataError):
 
 
 def _fetch_mnist(folder):
-    """Let torchvision download and unpack what is missing from its mirrors."""
+    """Let torchvision download what is missing from its mirrors, into a folder of its own, and move it in place whole.
+
+    So a download that breaks off leaves nothing half, several at once do not meet, and files that are there stay.
+    """
     raw = folder / "MNIST" / "raw"
     missing = [name for name in MNIST_SHA256 if not (raw / name).is_file()]
     if not missing:
@@ -123,8 +127,15 @@ def _fetch_mnist(folder):
     from torchvision.datasets import MNIST  # slow to import, and only a download needs it
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            MNIST(folder, download=True)
+        raw.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=raw, prefix=".download-") as fresh,
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            MNIST(fresh, download=True)
+            for name in missing:
+                Path(fresh, "MNIST", "raw", name).replace(raw / name)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException, zlib.error) as error:
         raise MissingData(
             f"{raw} lacks {', '.join(missing)}, and the download failed: {error}. Connect to a network, "

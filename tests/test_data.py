@@ -1,8 +1,14 @@
 """Loading against mlxtend and torchvision, and every way in which files can be missing or wrong."""
 
+import gzip
 import hashlib
+import http.server
+import json
 import os
 import struct
+import subprocess
+import sys
+import threading
 import urllib.error
 from pathlib import Path
 
@@ -130,42 +136,127 @@ def test_argument_beats_environment_beats_default(raw, tmp_path, monkeypatch, wi
     assert len(load_digits("mnist", root).train) == 50
 
 
+def wrong_content(kind, path):
+    """What may stand under the name of one of the four files instead of it."""
+    content = path.read_bytes()
+    middle = len(content) // 2
+    return {
+        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "truncated": content[:-1],
+        "empty": b"",
+        "gzip": gzip.compress(content),
+        "longer": content + bytes(1),  # one label, or part of an image, too many
+        "captive portal": b"<html><body>Please log in</body></html>",
+    }[kind]
+
+
 @pytest.mark.parametrize("source", ["mnist", "auto"])
-@pytest.mark.parametrize(
-    "damage",
-    [lambda content: content[:999] + bytes([content[999] ^ 1]) + content[1000:], lambda content: content[:-1]],
-    ids=["flipped", "truncated"],
-)
-def test_damaged_file_is_an_error_even_for_auto(raw, tmp_path, source, damage):
-    expected = digest(raw / IMAGES)
-    (raw / IMAGES).write_bytes(damage((raw / IMAGES).read_bytes()))
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "empty", "gzip", "longer", "captive portal"])
+@pytest.mark.parametrize("name", data.MNIST_SHA256)
+def test_damaged_file_is_an_error_even_for_auto(raw, tmp_path, source, name, kind):
+    expected, content = digest(raw / name), wrong_content(kind, raw / name)
+    (raw / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         load_digits(source, tmp_path)
-    for part in (str(raw / IMAGES), expected, digest(raw / IMAGES), "Delete it"):
+    for part in (str(raw / name), expected, digest(raw / name), "Delete it"):
         assert part in str(caught.value)
+    assert (raw / name).read_bytes() == content  # never deleted by us
 
 
-def test_missing_file_that_cannot_be_fetched(raw, tmp_path, sample):
-    (raw / IMAGES).unlink()
+@pytest.mark.parametrize("name", data.MNIST_SHA256)
+def test_missing_file_that_cannot_be_fetched(raw, tmp_path, sample, name):
+    (raw / name).unlink()
     with pytest.raises(DataError) as caught:
         load_digits("mnist", tmp_path)
-    for part in (str(raw), IMAGES, "no route to host", "MNIST_ROOT", 'dataset="sample"'):
+    for part in (str(raw), name, "no route to host", "MNIST_ROOT", 'dataset="sample"'):
         assert part in str(caught.value)
     with pytest.warns(UserWarning, match="bundled sample.*cannot be compared"):
         digits = load_digits("auto", tmp_path)
     assert (digits.name, digits.sha256) == ("sample", sample.sha256)
 
 
-def test_missing_files_are_fetched_by_torchvision(raw, tmp_path, monkeypatch, capsys):
-    def fetch(root, download):
-        assert download
-        print("100%")
-        write_mnist(root)
+# ------------------------------------------------------------------------------------------- downloads
 
-    monkeypatch.setattr(torchvision.datasets, "MNIST", fetch)
-    fetched = load_digits("mnist", tmp_path / "elsewhere")
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """Serve the packed files of a folder: whole, cut off in the middle, or a page that asks to log in."""
+
+    folder, manner = None, "whole"
+
+    def do_GET(self):
+        content = gzip.compress((self.folder / Path(self.path).stem).read_bytes(), mtime=0)
+        if self.manner == "captive portal":
+            content = b"<html>please log in</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if self.manner == "cut" else content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirror(raw, monkeypatch):
+    """A server of the small data set on this machine, and torchvision told to use it; yields the handler's class."""
+    handler = type("Handler", (Mirror,), {"folder": raw})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    packed = {name: gzip.compress((raw / name).read_bytes(), mtime=0) for name in data.MNIST_SHA256}
+    sums = [(f"{name}.gz", hashlib.md5(content).hexdigest()) for name, content in packed.items()]
+    monkeypatch.setattr(TorchvisionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setattr(TorchvisionMNIST, "resources", sums)
+    monkeypatch.setattr(torchvision.datasets, "MNIST", TorchvisionMNIST)
+    yield handler
+    server.shutdown()
+
+
+def found_in(folder):
+    return sorted(path.name for path in (folder / "MNIST" / "raw").iterdir())
+
+
+def test_missing_files_are_fetched_and_those_that_are_there_stay(raw, mirror, tmp_path, capsys):
+    folder = tmp_path / "elsewhere"
+    kept = folder / "MNIST" / "raw" / IMAGES
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes((raw / IMAGES).read_bytes())
+    before = kept.stat()
+    fetched = load_digits("mnist", folder)
     assert torch.equal(fetched.train.images, load_digits("mnist", tmp_path).train.images)
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert found_in(folder) == sorted(data.MNIST_SHA256)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("manner", ["cut", "captive portal"])
+def test_a_download_that_fails_leaves_nothing_and_can_be_repeated(mirror, tmp_path, manner):
+    folder = tmp_path / "elsewhere"
+    mirror.manner = manner
+    with pytest.raises(DataError, match="the download failed"):
+        load_digits("mnist", folder)
+    assert found_in(folder) == []
+    mirror.manner = "whole"
+    assert len(load_digits("mnist", folder).train) == 50
+
+
+DOWNLOAD = """
+import json, sys
+from pathlib import Path
+from torchvision.datasets import MNIST
+from lab import data
+MNIST.mirrors, MNIST.resources, data.MNIST_SHA256, folder = json.loads(sys.argv[1])
+assert len(data.load_digits("mnist", Path(folder)).train) == 50
+"""
+
+
+def test_several_downloads_into_one_folder_at_once(mirror, tmp_path):
+    folder = tmp_path / "elsewhere"
+    settings = [TorchvisionMNIST.mirrors, TorchvisionMNIST.resources, data.MNIST_SHA256, str(folder)]
+    command = [sys.executable, "-c", DOWNLOAD, json.dumps(settings)]
+    processes = [subprocess.Popen(command, cwd=data.ROOT, stderr=subprocess.PIPE) for _ in range(3)]
+    messages = [process.communicate(timeout=120)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], messages
+    assert found_in(folder) == sorted(data.MNIST_SHA256)
 
 
 @pytest.mark.skipif(not (REAL / "MNIST" / "raw" / IMAGES).is_file(), reason=f"the real MNIST is not in {REAL}")
