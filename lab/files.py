@@ -1,8 +1,12 @@
 """Writing files so that an interruption or a full disk never leaves half of one."""
 
+import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
+
+STALE_SECONDS = 3600  # a temporary file that old was left behind by a process that was killed
 
 
 def write_atomically(path, content):
@@ -16,6 +20,10 @@ def write_atomically(path, content):
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # somebody else swept it up
+            for leftover in path.parent.glob(f".{path.name}.*"):
+                if leftover.stat().st_mtime < time.time() - STALE_SECONDS:
+                    leftover.unlink()
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(content)

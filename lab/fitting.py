@@ -4,17 +4,19 @@ import contextlib
 import ctypes
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from lab.carry import equal_digests
 from lab.data import ROOT, Digits
 from lab.digest import code_digest
 from lab.files import write_atomically
 from lab.progress import EpochLines
 from lab.recipe import Recipe, without_held_out
 from lab.results import RunRecord, describe_versions
+from lab.schema import DamagedFile
 from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
 
 
@@ -55,8 +57,8 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         run_dir: `<run_dir>/<rung>/seed<k>.json` is the record; a relative folder is one of the project.
 
     Returns: Run.
-    Raises: TrainingDiverged; OSError if the disk is full; ValueError for an unknown device, or if held_out leaves
-        nothing to train on or the last batch would hold a single image.
+    Raises: TrainingDiverged; OSError if the disk is full; DamagedFile for a checkpoint that cannot be read; ValueError
+        for an unknown device, or if held_out leaves nothing to train on or the last batch would hold a single image.
     """
     device = choose_device(device)
     if threads:
@@ -79,8 +81,9 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             threads=torch.get_num_threads(),
             versions=describe_versions(),
         )
-        checkpoint = folder / f"seed{seed}-{record.key()}.checkpoint"
-        _resume(trainee, record, checkpoint, device)
+        checkpoint, *earlier = _checkpoints(folder, record)
+        there = (path for path in (checkpoint, *earlier) if path.exists())
+        _resume(trainee, record, next(there, checkpoint), device)
         batches = math.ceil(len(train) / recipe.batch_size)
         with EpochLines(recipe.epochs, batches, record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
@@ -132,6 +135,13 @@ def _refuse_divergence(row, epoch):
         )
 
 
+def _checkpoints(folder, record):
+    """Where this code keeps the run, then where earlier code that gave the same bits kept it."""
+    earlier = equal_digests(record.rung, record.code_digest) - {record.code_digest}
+    digests = [record.code_digest, *sorted(earlier)]
+    return [folder / f"seed{record.seed}-{replace(record, code_digest=code).key()}.checkpoint" for code in digests]
+
+
 def _save(trainee, record, path, device):
     state = {name: part.state_dict() for name, part in vars(trainee).items()}
     state |= {"random": torch.get_rng_state(), "epochs": record.epochs}
@@ -145,7 +155,12 @@ def _save(trainee, record, path, device):
 def _resume(trainee, record, path, device):
     if not path.exists():
         return
-    state = torch.load(path, map_location=device, weights_only=True)
+    content = path.read_bytes()
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # numbers only, never code
+    except Exception as error:  # of a dozen kinds, depending on where the bytes break off
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DamagedFile(f"{path} is not a checkpoint: {reason}. Delete it to train from the start") from error
     for name, part in vars(trainee).items():
         part.load_state_dict(state[name])
     torch.set_rng_state(state["random"].cpu())

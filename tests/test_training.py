@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -410,6 +410,15 @@ def test_another_run_starts_afresh(train, monkeypatch, capsys, changed):
     assert "checkpoint" in capsys.readouterr().out
 
 
+def test_a_run_of_code_with_the_same_bits_is_known(train, monkeypatch, capsys):
+    first = train(FROZEN, PLAIN)
+    monkeypatch.setattr(fitting, "recipe_digest", lambda recipe: "another")
+    monkeypatch.setattr(fitting, "equal_digests", lambda rung, digest: {digest, first.record.code_digest})
+    second = train(FROZEN, PLAIN)
+    assert "checkpoint" in capsys.readouterr().out
+    assert second.record == replace(first.record, code_digest="another")
+
+
 def test_divergence_names_batch_and_rate_and_keeps_the_checkpoint(train, tmp_path):
     poison = Poison(batch=4 + 2)  # the second of the second epoch
     recipe = change(FROZEN, network=model.PooledSkeleton, epochs=3, learning_rate=0.07, augmentation=(poison,))
@@ -473,9 +482,9 @@ EPOCH_KEYS = {"epoch", "learning_rate"} | {
 
 def test_record_is_as_designed(sample, train, tmp_path):
     run = train(change(DROPPING, epochs=2), sample, seed=3)
-    text = (tmp_path / "t00" / "seed3.json").read_text()
-    assert RunRecord.from_json(text) == run.record
-    written = json.loads(text)
+    path = tmp_path / "t00" / "seed3.json"
+    assert RunRecord.read(path) == run.record
+    written = json.loads(path.read_text())
     assert set(written) == RECORD_KEYS
     assert all(set(row) == EPOCH_KEYS for row in written["epochs"])
     assert (written["rung"], written["seed"], written["parameters"]) == ("t00", 3, 5088)
