@@ -7,6 +7,7 @@ import seaborn as sns
 
 from lab.results import LAST, TARGET
 
+MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue that black figures can be read on
 TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
 
@@ -226,14 +227,13 @@ def plot_consistency(records_by_name, *, target=TARGET):
     }
     figure, axis = plt.subplots(figsize=(6, 0.6 + 0.27 * len(rows)))
     sns.heatmap(
-        [[100 * accuracy for accuracy in row] for row in rows.values()],
-        annot=True,
-        fmt=".2f",
-        annot_kws={"fontsize": 7},
-        cmap="RdBu",
-        center=100 * target,
-        vmin=100 * target - 0.3,
-        vmax=100 * target + 0.3,
+        [[accuracy >= target for accuracy in row] for row in rows.values()],
+        annot=[[f"{100 * accuracy:.2f}" for accuracy in row] for row in rows.values()],
+        fmt="",
+        annot_kws={"fontsize": 7, "color": "black"},
+        cmap=[MISSED, HELD],
+        vmin=0,
+        vmax=1,
         cbar=False,
         linewidths=0.5,
         xticklabels=[f"{back} before" if back else "last epoch" for back in range(LAST - 1, -1, -1)],

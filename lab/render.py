@@ -155,16 +155,16 @@ def result(rung):
     """The Result of a rung: figures, constraint, and what the original reported."""
     records = load_records(rung.id)
     parameters, field = rung.recipe.parameters, receptive_field(rung.recipe.specimen())
-    rows = [("parameters, receptive field", f"{parameters:,}, {field} pixels")]
+    rows = [("parameters", f"{parameters:,}"), ("receptive field", f"{field} pixels")]
     if not records:
         command = f"`make run RUNGS={rung.id} DATASET=mnist`"
         rows.append(("test accuracy", f"not run yet on the full MNIST: {command}"))
         return _table([*rows, ("the original reported", original(rung))])
     summary = Summary.of(records)
-    seeds = ", ".join(str(record.seed) for record in records)
+    seeds = f"seed{'s' if len(records) > 1 else ''} " + ", ".join(str(record.seed) for record in records)
     cells = summary_row(summary)
     rows += [
-        ("test accuracy, mean of the last five epochs", f"**{cells['test accuracy, %']}** %, seeds {seeds}"),
+        ("test accuracy, mean of the last five epochs, %", f"**{cells['test accuracy, %']}**, {seeds}"),
         ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
         (
             "clean training accuracy; gap to the test set",
@@ -184,13 +184,19 @@ def original(rung):
         if log := steps[name].get("test_by_epoch"):
             names.setdefault(tuple(log), []).append(name)  # two tutorials may show the same run
         elif claimed := steps[name].get("claimed_test"):
-            texts.append(f"{claimed:.2f} % in its text ({name}, one run, no log)")
-    logged = "{last5:.2f} % over its last five epochs, {best:.2f} % at best ({names}, one run)"
+            texts.append(f"{claimed:.2f} % in its text ({_step(name)}; one run, no log)")
+    logged = "{last5:.2f} % over its last five epochs, {best:.2f} % at best ({names}; one run)"
     logs = [
-        logged.format(last5=sum(log[-LAST:]) / LAST, best=max(log), names=", ".join(found))
+        logged.format(last5=sum(log[-LAST:]) / LAST, best=max(log), names=", ".join(map(_step, found)))
         for log, found in names.items()
     ]
     return "; ".join(logs + texts)
+
+
+def _step(name):
+    """The id of a source step in words: "t001-3" is step 3 of tutorial 001, "t004-2-code3" its code 3."""
+    tutorial, _, step = name[1:].partition("-")
+    return f"tutorial {tutorial}, " + (f"code {step.partition('code')[2]}" if "code" in step else f"step {step}")
 
 
 def verdict(rung, summary):

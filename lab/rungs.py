@@ -147,7 +147,7 @@ class Rung(Notebook):
         return {
             "parameters": self.recipe.parameters < self.parameters_below,
             "epochs": self.recipe.epochs <= ladder.epochs_at_most,
-            **({} if ladder.linear_layers else {"no fully connected layer": not dense}),
+            **({} if ladder.linear_layers else {"no `Linear` layer": not dense}),
             f"mean of at least {TARGET:.1%}": summary.mean >= TARGET,
             CONSISTENT: summary.consistent,
         }

@@ -52,7 +52,7 @@ def test_limits_of_the_ladders():
         (rung("c01"), []),
         (rung("a00"), ["parameters"]),
         (with_recipe("a07", epochs=16), ["epochs"]),
-        (with_recipe("b10", network=Dense, arguments={}), ["no fully connected layer"]),
+        (with_recipe("b10", network=Dense, arguments={}), ["no `Linear` layer"]),
         (with_recipe("a07", network=Dense, arguments={}), []),
     ],
     ids=["a07", "b10", "c01", "size", "epochs", "dense in b", "dense in a"],
