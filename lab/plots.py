@@ -8,6 +8,7 @@ import seaborn as sns
 from lab.results import LAST, TARGET
 
 MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue that black figures can be read on
+LABEL_WIDTH, LABEL_HEIGHT = 26, 10  # of the name of a rung, in pixels
 TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
 
@@ -65,12 +66,18 @@ def plot_curves(record, *, target=TARGET):
 
 
 def plot_schedules(rates_by_name):
-    """Draw learning rates over epochs, one line per name; rates are per epoch, at its start."""
+    """Draw learning rates over epochs, one line per name; rates are per epoch, at its start.
+
+    Schedules that drop by factors are drawn on a logarithmic axis, where every drop is seen; others from zero.
+    """
     figure, axis = plt.subplots(figsize=(5, 2.6))
     for name, rates in rates_by_name.items():
         axis.plot(range(1, len(rates) + 1), rates, marker="o", markersize=3, label=name)
-    axis.set(xlabel="epoch", ylabel="learning rate at its start")
-    axis.set_ylim(bottom=0)
+    axis.set(xlabel="epoch", ylabel="learning rate\nat the epoch's start")
+    if all(len(set(rates)) < len(rates) / 2 for rates in rates_by_name.values()):
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
     return _finish(figure)
@@ -106,14 +113,29 @@ def plot_mistakes(mistakes):
 
 
 def plot_seeds(records_by_rung, *, target=TARGET):
-    """Draw the last-five mean of every seed, a column of dots per rung."""
-    figure, axis = plt.subplots(figsize=(1.2 + 0.8 * len(records_by_rung), 2.8))
-    for position, records in enumerate(records_by_rung.values()):
-        axis.plot([position] * len(records), [100 * record.last5 for record in records], "o", alpha=0.6, color="C0")
-    axis.axhline(100 * target, **TARGET_STYLE)
-    axis.set_xticks(range(len(records_by_rung)), records_by_rung)
-    axis.set(ylabel="test accuracy, %\nmean of last five epochs")
+    """Draw the last-five mean of every seed, a column of dots per rung, a panel per ladder."""
+    ladders = {}
+    for name, records in records_by_rung.items():
+        ladders.setdefault(name[0], {})[name] = records
+    figure, panels = _panels(len(ladders))
+    for axis, (letter, rungs) in zip(panels, ladders.items(), strict=True):
+        for position, records in enumerate(rungs.values()):
+            axis.plot([position] * len(records), [100 * record.last5 for record in records], "o", alpha=0.6, color="C0")
+        axis.axhline(100 * target, **TARGET_STYLE)
+        axis.set_xticks(range(len(rungs)), rungs)
+        axis.set_title(f"ladder {letter.upper()}", fontsize=9)
     return _finish(figure)
+
+
+def _panels(count):
+    """A figure of so many panels, two in a row, that share their axis of test accuracy."""
+    rows = -(-count // 2)
+    figure, axes = plt.subplots(rows, min(count, 2), figsize=(11, 2.9 * rows), sharey=True, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test accuracy, %\nmean of last five epochs")
+    return figure, axes.flat[:count]
 
 
 def plot_test_accuracy(records_by_name, *, target=TARGET):
@@ -181,25 +203,25 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
 
 
 def _label_points(axis, rungs):
-    """Write the names of rungs beside their points; those of one size and nearly one accuracy share a label."""
-    places = {}
-    for name, rung in rungs.iterrows():
-        places.setdefault((rung["parameters"], round(rung["last five"] / 0.04)), []).append((rung["last five"], name))
-    for (parameters, _), found in places.items():
-        label = " ".join(name for _, name in sorted(found))
-        place = (parameters, fmean(accuracy for accuracy, _ in found))
-        axis.annotate(label, place, xytext=(5, -3), textcoords="offset points", fontsize=7, annotation_clip=True)
+    """Write the names of rungs beside their points, one under the other where they would meet."""
+    axis.figure.tight_layout()  # from here on places in pixels are what they will be
+    placed = []
+    for name, rung in rungs.sort_values("last five", ascending=False).iterrows():
+        x, y = axis.transData.transform((rung["parameters"], rung["last five"]))
+        height = min(
+            [y - LABEL_HEIGHT / 2, *(low - LABEL_HEIGHT for left, low in placed if abs(left - x) < LABEL_WIDTH)]
+        )
+        placed.append((x, height))
+        offset = {"xytext": (5, (height - y) * 72 / axis.figure.dpi), "textcoords": "offset points"}
+        axis.annotate(name, (rung["parameters"], rung["last five"]), fontsize=7, annotation_clip=True, **offset)
 
 
 def plot_roads(table, *, target=TARGET):
     """Draw the accuracy of every ladder rung by rung, a panel each, with the parameters on the way."""
     measured = table.dropna(subset="last five")
     ladders = list(measured.groupby(measured.index.str[0]))
-    rows = -(-len(ladders) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(11, 2.9 * rows), sharey=True, squeeze=False)
-    for axis in axes.flat[len(ladders) :]:
-        axis.set_visible(False)
-    for axis, (letter, rungs) in zip(axes.flat, ladders, strict=False):
+    figure, panels = _panels(len(ladders))
+    for axis, (letter, rungs) in zip(panels, ladders, strict=True):
         heights = rungs["last five"].tolist()
         axis.errorbar(rungs.index, heights, yerr=rungs["spread"].fillna(0), marker="o", markersize=4, capsize=2)
         for position, (name, rung) in enumerate(rungs.iterrows()):
@@ -209,8 +231,6 @@ def plot_roads(table, *, target=TARGET):
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
         axis.margins(x=0.07, y=0.2)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("test accuracy, %")
     return _finish(figure)
 
 
