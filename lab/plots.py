@@ -145,7 +145,7 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
         records_by_name: by name a record, or a list of records of equal length; an empty one is left out.
     """
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    lowest = 100 * target
+    lowest = highest = 100 * target
     for name, records in records_by_name.items():
         records = records if isinstance(records, list) else [records]
         if not records:
@@ -157,12 +157,13 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
         (line,) = axis.plot(epochs, [*map(fmean, by_epoch)], marker="o", markersize=3, label=name)
         axis.fill_between(epochs, [*map(min, by_epoch)], [*map(max, by_epoch)], alpha=0.2, color=line.get_color())
         lowest = min(lowest, *map(min, by_epoch[-2 * LAST :]))
+        highest = max(highest, *map(max, by_epoch))
     axis.axhline(100 * target, **TARGET_STYLE)
-    axis.set_ylim(lowest - 0.3, None)  # the first epochs would flatten everything else
+    axis.set_ylim(lowest - 0.3, highest + 0.1)  # the first epochs would flatten everything else
     axis.set(xlabel="epoch", ylabel="test accuracy, %")
     axis.xaxis.get_major_locator().set_params(integer=True)
     if any(records_by_name.values()):
-        axis.legend(fontsize=8, loc="lower right")
+        axis.legend(fontsize=8, loc="best")
     return _finish(figure)
 
 
