@@ -82,8 +82,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             versions=describe_versions(),
         )
         checkpoint, *earlier = _checkpoints(folder, record)
-        there = (path for path in (checkpoint, *earlier) if path.exists())
-        _resume(trainee, record, next(there, checkpoint), device)
+        _resume(trainee, record, [checkpoint, *earlier], device)
         batches = math.ceil(len(train) / recipe.batch_size)
         with EpochLines(recipe.epochs, batches, record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
@@ -152,8 +151,10 @@ def _save(trainee, record, path, device):
     write_atomically(path, buffer.getvalue())
 
 
-def _resume(trainee, record, path, device):
-    if not path.exists():
+def _resume(trainee, record, paths, device):
+    """Go on from the first of the checkpoints that is there, if any is."""
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
         return
     content = path.read_bytes()
     try:

@@ -1,5 +1,6 @@
 """What run records and results files hold; one that holds anything else is refused, with file and field named."""
 
+import functools
 import json
 
 import fastjsonschema
@@ -49,10 +50,7 @@ RECORD = _object(
     additionalProperties=False,
 )
 RESULTS = _object({"rung": TEXT, "recipe": {"type": "object"}, "runs": {"type": "array", "items": RECORD}})
-
-_check = {
-    kind: fastjsonschema.compile(schema) for kind, schema in {"run record": RECORD, "file of results": RESULTS}.items()
-}
+SCHEMAS = {"run record": RECORD, "file of results": RESULTS}
 
 
 class DamagedFile(ValueError):
@@ -66,12 +64,17 @@ def read_json(path, kind):
     """
     text = path.read_text()
     try:
-        return _check[kind](json.loads(text, parse_constant=_refuse_constant))
+        return _checker(kind)(json.loads(text, parse_constant=_refuse_constant))
     except (ValueError, fastjsonschema.JsonSchemaValueException) as error:
         field = str(error).removeprefix("data.").removeprefix("data ")
         raise DamagedFile(
             f"{path} is not a {kind}: {field}. Restore it from a good copy, or delete it and run again"
         ) from error
+
+
+@functools.cache
+def _checker(kind):
+    return fastjsonschema.compile(SCHEMAS[kind])
 
 
 def _refuse_constant(name):
