@@ -49,6 +49,14 @@ def main(arguments=None):
     publish.add_argument("rungs", nargs="*")
     publish.set_defaults(command=publish_command)
 
+    search = commands.add_parser(
+        "search", help="try networks on held-out training images; candidates, JSON lines, on stdin"
+    )
+    search.add_argument("topic", help="names results/search/<topic>.jsonl")
+    search.add_argument("--seeds", type=int, default=1)
+    search.add_argument("--jobs", type=int, default=os.cpu_count())
+    search.set_defaults(command=search_command)
+
     bench = commands.add_parser("bench", help="measure images per second against the originals' loop")
     bench.set_defaults(command=bench_command)
 
@@ -155,6 +163,15 @@ def publish_command(options):
     for notebook in find_notebooks(options.rungs):
         publish(notebook)
         print(f"{notebook.id}  published", flush=True)
+
+
+def search_command(options):
+    from lab.search import search
+
+    candidates = [json.loads(line) for line in sys.stdin if line.strip()]
+    for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs):
+        outcome = f"{100 * trial.last5:.2f}" if trial.correct else "diverged"
+        print(f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}", flush=True)
 
 
 def bench_command(options):

@@ -91,10 +91,10 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
                 record.epochs.append({"epoch": len(record.epochs) + 1, **row})
                 _save(trainee, record, checkpoint, device)
                 lines.show(record.epochs[-1])
-    clean = evaluate(trainee.network, train, recipe)
+    clean = evaluate(trainee.outcome, train, recipe)
     record.finish(clean.correct, clean.total)
     write_atomically(folder / f"seed{seed}.json", record.to_json())
-    return Run(trainee.network.eval(), digits, recipe, record)
+    return Run(trainee.outcome.eval(), digits, recipe, record)
 
 
 def choose_device(name):
@@ -142,7 +142,7 @@ def _checkpoints(folder, record):
 
 
 def _save(trainee, record, path, device):
-    state = {name: part.state_dict() for name, part in vars(trainee).items()}
+    state = {name: part.state_dict() for name, part in vars(trainee).items() if part is not None}
     state |= {"random": torch.get_rng_state(), "epochs": record.epochs}
     if device.type != "cpu":
         state["device_random"] = getattr(torch, device.type).get_rng_state()
@@ -163,7 +163,8 @@ def _resume(trainee, record, paths, device):
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedFile(f"{path} is not a checkpoint: {reason}. Delete it to train from the start") from error
     for name, part in vars(trainee).items():
-        part.load_state_dict(state[name])
+        if part is not None:
+            part.load_state_dict(state[name])
     torch.set_rng_state(state["random"].cpu())
     if device.type != "cpu":
         getattr(torch, device.type).set_rng_state(state["device_random"].cpu())

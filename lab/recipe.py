@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 LOSSES = ("cross_entropy", "nll")
 PRECISIONS = ("float32", "bfloat16")
+LATER = ("average",)  # settings that joined when results were there: written down only where they are on
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,26 @@ class OneCycleLR:
 
 
 @dataclass(frozen=True)
+class CosineCycle:
+    """Raise the rate from a share of its peak, then lower it to zero along a cosine; one step per batch.
+
+    torch's OneCycleLR with the momentum left alone.
+    """
+
+    max_learning_rate: float
+    warmup: float = 0.2  # share of all steps spent rising
+    start: float = 0.1  # rate of the first batch, as a share of the peak
+
+
+@dataclass(frozen=True)
 class ReduceLROnPlateau:
     """Multiply the rate by `factor` once the held-out loss has not improved for more than `patience` epochs."""
 
     factor: float = 0.1
     patience: int = 2
+
+
+PER_BATCH = (OneCycleLR, CosineCycle)  # stepped after every batch; the others after every epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +73,11 @@ class Recipe:
     nesterov: bool = False  # SGD only
     betas: tuple[float, float] = (0.9, 0.999)  # Adam and AdamW only
     weight_decay: float = 0.0
-    schedule: StepLR | OneCycleLR | ReduceLROnPlateau | None = None
+    schedule: StepLR | OneCycleLR | CosineCycle | ReduceLROnPlateau | None = None
     augmentation: tuple = ()  # applied in order to every training batch
     held_out: float = 0  # last so many training images, or that share of them if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
+    average: float = 0.0  # keep a running average of weights and statistics with this decay per batch; 0: none
 
     def __post_init__(self):
         rules = {
@@ -73,6 +91,7 @@ class Recipe:
             "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and below 1"),
             "weight_decay": (self.weight_decay >= 0, "at least 0"),
             "held_out": (self.held_out >= 0, "at least 0"),
+            "average": (0 <= self.average < 1, "at least 0 and below 1"),
             "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
         }
         for name, (holds, expected) in rules.items():
@@ -99,7 +118,8 @@ class Recipe:
 
     def as_dict(self):
         """The recipe as plain JSON values, classes by name; equal recipes give equal dictionaries."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        return {name: value for name, value in values.items() if value or name not in LATER}
 
 
 def _plain(value):
@@ -127,17 +147,29 @@ def build_optimizer(recipe, network):
     return getattr(torch.optim, recipe.optimizer)(network.parameters(), betas=recipe.betas, **shared)
 
 
+def build_average(recipe, network):
+    """A running average of the network, batch statistics included, or None if the recipe keeps none.
+
+    Source: Polyak & Juditsky 1992; with exponential decay as in Tarvainen & Valpola 2017, "Mean teachers".
+    """
+    if not recipe.average:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+
+
 def build_schedule(recipe, optimizer, batches_per_epoch):
     """The schedule of the recipe, or one that never changes the rate."""
     schedule = recipe.schedule
     if isinstance(schedule, StepLR):
         return torch.optim.lr_scheduler.StepLR(optimizer, schedule.step_size, schedule.gamma)
-    if isinstance(schedule, OneCycleLR):
+    if isinstance(schedule, PER_BATCH):
+        plain = isinstance(schedule, CosineCycle)
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             schedule.max_learning_rate,
             total_steps=recipe.epochs * batches_per_epoch,
             pct_start=schedule.warmup,
+            **({"div_factor": 1 / schedule.start, "cycle_momentum": False} if plain else {}),
         )
     if isinstance(schedule, ReduceLROnPlateau):
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.patience)

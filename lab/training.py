@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from lab.data import normalise
-from lab.recipe import OneCycleLR, ReduceLROnPlateau, build_optimizer, build_schedule
+from lab.recipe import PER_BATCH, ReduceLROnPlateau, build_average, build_optimizer, build_schedule
 
 LOSS_FUNCTIONS = {"cross_entropy": F.cross_entropy, "nll": F.nll_loss}
 
@@ -42,6 +43,12 @@ class Trainee:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: object
+    average: AveragedModel | None = None
+
+    @property
+    def outcome(self):
+        """The network that is measured and kept: the averaged one, where the recipe keeps an average."""
+        return self.average.module if self.average else self.network
 
 
 def begin(recipe, seed, device, train_total):
@@ -50,7 +57,7 @@ def begin(recipe, seed, device, train_total):
     network = recipe.build_network().to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(recipe, network)
     schedule = build_schedule(recipe, optimizer, math.ceil(train_total / recipe.batch_size))
-    return Trainee(network, optimizer, schedule)
+    return Trainee(network, optimizer, schedule, build_average(recipe, network))
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
@@ -83,8 +90,10 @@ def train_epoch(trainee, recipe, split, *, advance=None):
         trainee.optimizer.zero_grad()
         loss.backward()
         trainee.optimizer.step()
-        if isinstance(recipe.schedule, OneCycleLR):
+        if isinstance(recipe.schedule, PER_BATCH):
             trainee.schedule.step()
+        if trainee.average:
+            trainee.average.update_parameters(network)
         correct += (logits.argmax(1) == labels).sum()
         loss_sum += batch_loss * len(labels)
         if advance:
@@ -147,13 +156,13 @@ def run_epoch(trainee, recipe, train, held_out, test, *, advance=None):
     row = {"learning_rate": trainee.optimizer.param_groups[0]["lr"]}
     parts = {"train": train_epoch(trainee, recipe, train, advance=advance)}
     if held_out:
-        parts["held_out"] = evaluate(trainee.network, held_out, recipe)
-    parts["test"] = evaluate(trainee.network, test, recipe)
+        parts["held_out"] = evaluate(trainee.outcome, held_out, recipe)
+    parts["test"] = evaluate(trainee.outcome, test, recipe)
     for name, stats in parts.items():
         row |= {f"{name}_loss": stats.loss, f"{name}_correct": stats.correct, f"{name}_total": stats.total}
         row |= {f"{name}_seconds": round(stats.seconds, 3)}
     if isinstance(recipe.schedule, ReduceLROnPlateau):
         trainee.schedule.step(parts["held_out"].loss)
-    elif not isinstance(recipe.schedule, OneCycleLR):
+    elif not isinstance(recipe.schedule, PER_BATCH):
         trainee.schedule.step()
     return row

@@ -1,0 +1,85 @@
+"""Networks written in one line, for a search over many of them: "c8 c8 M c12 c12 c16p c16 G"."""
+
+import re
+
+from torch import nn
+
+from model import project
+
+ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hard": nn.Hardswish}
+POOLS = {"M": nn.MaxPool2d, "A": nn.AvgPool2d}
+UNIT = re.compile(r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>=?)")
+SQUEEZE = 4
+
+
+class Notation(nn.Sequential):
+    """A network spelled as words, separated by spaces.
+
+    cN    3x3 convolution to N channels, batch normalisation, activation
+    sN    the same, depthwise separable: 3x3 for each channel, then 1x1
+    rN    the same, 1x1
+    p     behind these: padding of 1
+    e     behind these: squeeze and excite (Hu et al. 2017), a quarter of the channels in between
+    +     behind these: add the unit's input to its output (He et al. 2015)
+    =     behind these: the convolution of the word before, weights and all, with a normalisation of its own
+    M, A  max or average pooling by 2
+    G     average over all that is left, then 1x1 to the ten classes; the last word
+
+    Raises: ValueError naming the word that cannot be read.
+    """
+
+    def __init__(self, layers, activation="relu"):
+        super().__init__()
+        channels, convolution = 1, None
+        for word in layers.split():
+            if word in POOLS:
+                self.append(POOLS[word](2))
+            elif word == "G":
+                self.extend([nn.AdaptiveAvgPool2d(1), project(channels, 10), nn.Flatten()])
+            elif match := UNIT.fullmatch(word):
+                width = int(match["width"])
+                if not match["shared"]:
+                    convolution = _convolution(match["kind"], channels, width, padding=int(bool(match["padded"])))
+                unit = nn.Sequential(convolution, nn.BatchNorm2d(width), ACTIVATIONS[activation]())
+                if match["squeezed"]:
+                    unit.append(SqueezeExcite(width))
+                self.append(Skip(unit) if match["skipped"] else unit)
+                channels = width
+            else:
+                raise ValueError(f"layers={layers!r}: cannot read the word {word!r}")
+        if not layers.endswith("G"):
+            raise ValueError(f"layers={layers!r} must end with G")
+
+
+def _convolution(kind, inputs, width, padding):
+    if kind == "r":
+        return project(inputs, width)
+    if kind == "c":
+        return nn.Conv2d(inputs, width, 3, padding=padding, bias=False)
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, project(inputs, width))
+
+
+class SqueezeExcite(nn.Module):
+    """Scale every channel by what the averages of all channels say (Hu et al. 2017)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        inner = max(channels // SQUEEZE, 2)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, channels, 1)
+        )
+
+    def forward(self, maps):
+        return maps * self.gate(maps).sigmoid()
+
+
+class Skip(nn.Module):
+    """Add what goes in to what comes out."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, maps):
+        return maps + self.inner(maps)

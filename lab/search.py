@@ -1,0 +1,171 @@
+"""Trying many small networks on training images alone: `python -m lab search TOPIC < candidates.jsonl`.
+
+The last 10,000 training images stand in for the test set, which is not read. Every run is a line of
+results/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A search that was stopped goes on
+where it was; what stands in the file is not tried again.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lab import augment
+from lab.data import ROOT, Digits, load_digits
+from lab.fitting import fit, recipe_digest
+from lab.notation import Notation
+from lab.recipe import CosineCycle, Recipe
+from lab.training import TrainingDiverged
+
+SEARCH = ROOT / "results" / "search"
+RUNS = ROOT / "runs" / "search"
+HELD_OUT = 10_000
+DEFAULTS = {
+    "activation": "relu",
+    "epochs": 15,
+    "batch_size": 64,
+    "optimizer": "SGD",
+    "rate": 0.1,  # the peak of the cycle
+    "warmup": 0.2,
+    "start": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "average": 0.998,
+    "rotation": 10.0,  # degrees
+    "shift": 1 / 28,  # share of the width
+    "scale": 0.1,
+    "shear": 0.0,  # degrees
+    "interpolation": "nearest",
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One line of a search: settings that differ from the defaults, a seed, and what came of it.
+
+    `correct` counts the held-out images answered right after each epoch; None for a run that broke off.
+    """
+
+    settings: dict
+    seed: int
+    parameters: int
+    correct: list | None
+    seconds: float
+    code_digest: str
+
+    @property
+    def name(self):
+        return _name(self.settings)
+
+    @property
+    def last5(self):
+        last = self.correct[-5:]
+        return sum(last) / len(last) / HELD_OUT
+
+
+def build_recipe(settings):
+    """The recipe of a candidate: the defaults of the search, changed by its settings.
+
+    Raises: ValueError naming a setting that does not exist.
+    """
+    unknown = set(settings) - set(DEFAULTS) - {"layers"}
+    if unknown or "layers" not in settings:
+        raise ValueError(f"a candidate has layers and any of {', '.join(DEFAULTS)}; found {', '.join(settings)}")
+    values = DEFAULTS | settings
+    distortion = augment.RandomAffine(
+        degrees=values["rotation"],
+        translate=values["shift"],
+        scale=(1 - values["scale"], 1 + values["scale"]),
+        shear=values["shear"],
+        interpolation=values["interpolation"],
+    )
+    return Recipe(
+        network=Notation,
+        arguments={"layers": values["layers"], "activation": values["activation"]},
+        epochs=values["epochs"],
+        batch_size=values["batch_size"],
+        optimizer=values["optimizer"],
+        learning_rate=values["rate"] * values["start"],
+        momentum=values["momentum"],
+        nesterov=values["momentum"] > 0,
+        weight_decay=values["weight_decay"],
+        schedule=CosineCycle(values["rate"], warmup=values["warmup"], start=values["start"]),
+        augmentation=(distortion,),
+        average=values["average"],
+    )
+
+
+def hold_out(digits, count=HELD_OUT):
+    """The same data with the last training images in place of the test set, which is left out."""
+    kept = len(digits.train) - count
+    return Digits(digits.name, digits.sha256, digits.train.first(kept), digits.train.last(count))
+
+
+def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
+    """Run every candidate with seeds 0 to seeds - 1, all of them with seed 0 first; yield a Trial as each is done.
+
+    Args:
+        topic: names the file of trials.
+        candidates: dictionaries with `layers`, see Notation, and any of DEFAULTS.
+        jobs: runs side by side, on one thread each.
+        data: Digits, held-out images in place of the test set; the default is the full MNIST's.
+
+    Raises: ValueError naming what is wrong with a candidate, before anything runs.
+    """
+    path = Path(folder) / f"{topic}.jsonl"
+    for settings in candidates:
+        build_recipe(settings).build_network()
+    done = {(trial.name, trial.seed) for trial in load_trials(path)}
+    wanted = [(settings, seed) for seed in range(seeds) for settings in candidates]
+    wanted = [(settings, seed) for settings, seed in wanted if (_name(settings), seed) not in done]
+    data = data or hold_out(load_digits("mnist"))
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
+        runs = [pool.submit(_run, settings, seed, data, RUNS / topic) for settings, seed in wanted]
+        for run in as_completed(runs):
+            _append(path, run.result())
+            yield run.result()
+
+
+def load_trials(path):
+    """The trials of a file in the order in which they ended; a last line that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]  # what stands behind the last line end is incomplete
+    return [Trial(**json.loads(line)) for line in lines]
+
+
+def _name(settings):
+    return json.dumps(settings, sort_keys=True)
+
+
+def _prepare_worker():
+    torch.set_num_threads(1)
+
+
+def _run(settings, seed, data, run_dir):
+    recipe = build_recipe(settings)
+    rung = hashlib.sha256(_name(settings).encode()).hexdigest()[:12]
+    started = time.perf_counter()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            record = fit(recipe, data, rung=rung, seed=seed, device="cpu", run_dir=run_dir).record
+        correct = [row["test_correct"] for row in record.epochs]
+    except TrainingDiverged:
+        correct = None
+    seconds = round(time.perf_counter() - started, 1)
+    return Trial(settings, seed, recipe.parameters, correct, seconds, recipe_digest(recipe))
+
+
+def _append(path, trial):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(vars(trial)) + "\n")
