@@ -6,7 +6,6 @@ where it was; what stands in the file is not tried again.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ import torch
 
 from lab import augment
 from lab.data import ROOT, Digits, load_digits
+from lab.files import write_atomically
 from lab.fitting import fit, recipe_digest
 from lab.notation import Notation
 from lab.recipe import CosineCycle, Recipe
@@ -135,11 +135,8 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
 
 
 def load_trials(path):
-    """The trials of a file in the order in which they ended; a last line that was cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]  # what stands behind the last line end is incomplete
-    return [Trial(**json.loads(line)) for line in lines]
+    """The trials of a file in the order in which they ended; none if there is no such file yet."""
+    return [Trial(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _name(settings):
@@ -165,7 +162,5 @@ def _run(settings, seed, data, run_dir):
 
 
 def _append(path, trial):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps(vars(trial)) + "\n")
+    before = path.read_text() if path.exists() else ""
+    write_atomically(path, before + json.dumps(vars(trial)) + "\n")
