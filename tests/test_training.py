@@ -22,7 +22,7 @@ from lab.data import MEAN, STD, Digits, Split, load_digits
 from lab.files import write_atomically
 from lab.fitting import choose_device, fit
 from lab.progress import EpochLines
-from lab.recipe import OneCycleLR, Recipe, ReduceLROnPlateau, StepLR, build_optimizer, build_schedule
+from lab.recipe import CosineCycle, OneCycleLR, Recipe, ReduceLROnPlateau, StepLR, build_optimizer, build_schedule
 from lab.results import RunRecord
 from lab.training import TrainingDiverged, begin, evaluate, forward, prepare, train_epoch
 
@@ -94,7 +94,12 @@ WATCHING = Recipe(
     held_out=40,
     schedule=ReduceLROnPlateau(factor=0.5, patience=0),
 )
-by_recipe = pytest.mark.parametrize("recipe", [DROPPING, WATCHING], ids=["SGD, OneCycleLR", "Adam, plateau"])
+AVERAGED = Recipe(
+    network=model.NormedSkeleton, epochs=4, batch_size=64, nesterov=True, schedule=CosineCycle(0.05), average=0.9
+)
+by_recipe = pytest.mark.parametrize(
+    "recipe", [DROPPING, WATCHING, AVERAGED], ids=["SGD, OneCycleLR", "Adam, plateau", "averaged, CosineCycle"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +283,54 @@ def test_one_cycle_steps_with_every_batch(train):
         optimizer.step()
         twin.step()
     assert rates(run) == pytest.approx(expected[::4])
+
+
+def test_cosine_cycle_by_its_formula(train):
+    """From a tenth of the peak along half a cosine in the first 40 % of 24 steps, then to zero; momentum stays."""
+    run = train(change(FROZEN, epochs=6, schedule=CosineCycle(0.3, warmup=0.4)), PLAIN)
+
+    def rate(step):
+        top = 0.4 * 24 - 1
+        low, high, share = (0.03, 0.3, step / top) if step < top else (0.3, 0.0, (step - top) / (23 - top))
+        return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
+
+    assert rates(run) == pytest.approx([rate(step) for step in range(0, 24, 4)], abs=1e-5)
+    optimizer = build_optimizer(change(FROZEN, momentum=0.8), Remainder())
+    schedule = build_schedule(change(FROZEN, epochs=6, schedule=CosineCycle(0.3)), optimizer, 4)
+    for _ in range(23):
+        assert optimizer.param_groups[0]["momentum"] == 0.8
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] < 1e-5
+
+
+def test_average_is_the_weighted_sum_of_all_weights_and_statistics(sample):
+    recipe, states = change(AVERAGED, average=0.7), []
+    trainee = begin(recipe, 0, CPU, len(sample.train))
+    train_epoch(
+        trainee,
+        recipe,
+        sample.train,
+        advance=lambda: states.append({name: value.clone() for name, value in trainee.network.state_dict().items()}),
+    )
+    assert len(states) == 4
+    weights = [0.7**3, 0.3 * 0.7**2, 0.3 * 0.7, 0.3]  # the first state starts the average
+    averaged = trainee.outcome.state_dict()
+    for name in averaged:
+        if averaged[name].is_floating_point():
+            expected = sum(weight * state[name].double() for weight, state in zip(weights, states, strict=True))
+            torch.testing.assert_close(averaged[name].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_is_what_is_measured_and_kept(sample, train):
+    run = train(AVERAGED, sample)
+    plain = train(change(AVERAGED, average=0.0), sample)
+    for row, bare in zip(run.record.epochs, plain.record.epochs, strict=True):
+        assert row["train_loss"] == bare["train_loss"]  # the average has no part in training
+        assert row["test_loss"] != bare["test_loss"]
+    assert evaluate(run.network, sample.test, AVERAGED).loss == run.record.epochs[-1]["test_loss"]
+    assert evaluate(run.network, sample.train, AVERAGED).correct == run.record.clean_train_correct
+    assert ("average" in run.record.recipe, "average" in plain.record.recipe) == (True, False)
 
 
 @pytest.mark.parametrize(

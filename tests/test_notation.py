@@ -1,0 +1,58 @@
+"""Networks written in one line against the same networks written out."""
+
+import pytest
+import torch
+from torch import nn
+
+from lab.notation import Notation
+
+
+def count(network):
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def written_out():
+    """c4 s6p M r5 G"""
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()),
+        nn.Sequential(
+            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), nn.Conv2d(4, 6, 1, bias=False)),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+        ),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.Conv2d(6, 5, 1, bias=False), nn.BatchNorm2d(5), nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Conv2d(5, 10, 1, bias=False),
+        nn.Flatten(),
+    )
+
+
+def test_words_are_layers():
+    images = torch.rand(3, 1, 28, 28)
+    network, twin = Notation("c4 s6p M r5 G").eval(), written_out().eval()
+    twin.load_state_dict(network.state_dict())
+    assert torch.equal(network(images), twin(images))
+
+
+def test_marks_behind_a_word():
+    images = torch.rand(3, 1, 28, 28)
+    for layers, more in {
+        "c4 c4p M c4 G": 0,
+        "c4 c4p M c4= G": -144,  # the same 3x3x4x4 weights again, with a normalisation of its own
+        "c4 c4pe M c4 G": 4 * 2 + 2 + 2 * 4 + 4,
+        "c4 c4p+ M c4 G": 0,
+    }.items():
+        network = Notation(layers)
+        assert count(network) == count(Notation("c4 c4p M c4 G")) + more
+        assert network(images).shape == (3, 10)
+    network = Notation("c4 c4p+ G").eval()
+    nn.init.zeros_(network[1].inner[0].weight)
+    maps = network[0](images)
+    assert torch.equal(network[1](maps), maps)  # nothing is added
+
+
+@pytest.mark.parametrize("layers", ["c4 x3 G", "c4", "c4 c G", "M4 G", ""])
+def test_what_cannot_be_read_is_named(layers):
+    with pytest.raises(ValueError, match="layers="):
+        Notation(layers)

@@ -1,0 +1,74 @@
+"""A search: held-out images only, nothing twice, and on where it was stopped."""
+
+import json
+
+import pytest
+import torch
+
+from lab import search as module
+from lab.data import Digits, Split, load_digits
+from lab.search import DEFAULTS, Trial, build_recipe, hold_out, load_trials, search
+
+SMALL = {"layers": "c4 M c4 G", "epochs": 2, "batch_size": 100}
+OTHER = SMALL | {"layers": "c4 A c6 G", "rate": 0.05}
+
+
+@pytest.fixture
+def data():
+    full = load_digits("sample")
+    return Digits("sample", full.sha256, full.train.first(300), full.test.first(50))
+
+
+@pytest.fixture
+def run(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
+    return lambda *candidates, **knobs: list(search("t", candidates, jobs=1, folder=tmp_path, data=data, **knobs))
+
+
+def test_held_out_images_are_the_last_of_the_training_set():
+    labels = torch.arange(10)
+    train = Split(labels.view(-1, 1, 1, 1).expand(-1, 1, 28, 28).to(torch.uint8), labels)
+    digits = hold_out(Digits("d", "5ha", train, Split(train.images + 100, labels + 100)), 3)
+    assert (digits.train.labels.tolist(), digits.test.labels.tolist()) == ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
+
+
+def test_nothing_is_run_twice_and_seeds_come_in_turn(run, tmp_path):
+    trials = run(SMALL, OTHER, seeds=2)
+    assert [(trial.settings, trial.seed) for trial in trials] == [(SMALL, 0), (OTHER, 0), (SMALL, 1), (OTHER, 1)]
+    assert load_trials(tmp_path / "t.jsonl") == trials
+    assert all(len(trial.correct) == 2 and max(trial.correct) <= 50 for trial in trials)
+    assert trials[0].correct != trials[2].correct
+    assert run(SMALL, OTHER, seeds=2) == []
+    assert [trial.seed for trial in run(SMALL, seeds=3)] == [2]
+
+
+def test_a_run_that_diverges_is_kept_as_such(run, tmp_path):
+    (trial,) = run(SMALL | {"rate": 1e30})
+    assert trial.correct is None
+    assert load_trials(tmp_path / "t.jsonl") == [trial]
+
+
+def test_settings_reach_the_recipe():
+    plain = build_recipe({"layers": "c4 G"}).as_dict()
+    for name, value in {"epochs": 3, "batch_size": 32, "momentum": 0.5, "average": 0.9, "weight_decay": 0.1}.items():
+        assert build_recipe({"layers": "c4 G", name: value}).as_dict()[name] == value != plain[name]
+    for name, value in {"rotation": 5.0, "shift": 0.2, "scale": 0.3, "shear": 4.0, "interpolation": "bilinear"}.items():
+        assert (
+            build_recipe({"layers": "c4 G", name: value}).augmentation != build_recipe({"layers": "c4 G"}).augmentation
+        )
+    for name, value in {"rate": 0.2, "warmup": 0.1, "start": 0.5}.items():
+        assert build_recipe({"layers": "c4 G", name: value}).schedule != build_recipe({"layers": "c4 G"}).schedule
+    assert plain["arguments"] == {"layers": "c4 G", "activation": DEFAULTS["activation"]}
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 3}, {"layers": "c4 G", "epoch": 3}, {"layers": "c4 X G"}])
+def test_a_wrong_candidate_stops_the_search_before_it_begins(run, tmp_path, settings):
+    with pytest.raises(ValueError, match="candidate has|cannot read"):
+        run(SMALL, settings)
+    assert not (tmp_path / "t.jsonl").exists()
+
+
+def test_last_five_are_of_the_held_out_images():
+    trial = Trial(SMALL, 0, 1, [0, 9_900, 9_910, 9_920, 9_930, 9_940], 1.0, "")
+    assert trial.last5 == pytest.approx(0.992)
+    assert json.loads(trial.name) == SMALL
