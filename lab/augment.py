@@ -6,7 +6,8 @@ vectors and applied at once. Ranges, order of drawing's effects and geometry are
 every function with its torchvision twin, image by image.
 
 Images are float32 (N, 1, 28, 28), grey values in [0, 1]. Angles are in degrees, positive is clockwise for
-`affine` and counter-clockwise for `rotate`, as in torchvision. All randomness comes from torch's global generator.
+`affine` and counter-clockwise for `rotate`, as in torchvision. Random numbers are torch's; in training they come from a
+stream of their own, see `lab.streams`.
 """
 
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class RandomRotation:
 
     def __post_init__(self):
         _check(self, "degrees", 0 <= self.degrees <= 180, "between 0 and 180")
+        _check(self, "fill", 0 <= self.fill <= 1, "between 0 and 1")
         _check(self, "interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
 
     def __call__(self, images):
@@ -130,6 +132,7 @@ class RandomAffine:
         _check(self, "translate", 0 <= self.translate <= 1, "between 0 and 1")
         _check(self, "scale", 0 < self.scale[0] <= self.scale[1], "a pair 0 < low <= high")
         _check(self, "shear", 0 <= self.shear < 90, "at least 0 and below 90")
+        _check(self, "fill", 0 <= self.fill <= 1, "between 0 and 1")
         _check(self, "interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
 
     def draw(self, count, side, device="cpu"):
@@ -177,8 +180,8 @@ def _check(transform, name, holds, expected):
 
 
 def distort(images, augmentation):
-    """Apply distortions in order to grey levels, uint8 (N, 1, H, W); return grey values in [0, 1] to look at."""
-    pixels = images.float() / 255
+    """Turn grey levels, uint8 (N, 1, H, W), into grey values in [0, 1], and apply distortions to them in order."""
+    pixels = images.float().div_(255)
     for transform in augmentation:
         pixels = transform(pixels)
     return pixels

@@ -86,9 +86,13 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         batches = math.ceil(len(train) / recipe.batch_size)
         with EpochLines(recipe.epochs, batches, record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
-                row = run_epoch(trainee, recipe, train, held_out, test, advance=lines.advance)
-                _refuse_divergence(row, len(record.epochs) + 1)
-                record.epochs.append({"epoch": len(record.epochs) + 1, **row})
+                epoch = len(record.epochs) + 1
+                try:
+                    row = run_epoch(trainee, recipe, train, held_out, test, advance=lines.advance)
+                except TrainingDiverged as error:
+                    raise TrainingDiverged(f"epoch {epoch}: {error}") from None
+                _refuse_divergence(row, epoch)
+                record.epochs.append({"epoch": epoch, **row})
                 _save(trainee, record, checkpoint, device)
                 lines.show(record.epochs[-1])
     clean = evaluate(trainee.outcome, train, recipe)
@@ -163,7 +167,7 @@ def _resume(trainee, record, paths, device):
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedFile(f"{path} is not a checkpoint: {reason}. Delete it to train from the start") from error
     for name, part in vars(trainee).items():
-        if part is not None:
+        if part is not None and name in state:  # a part that is not there had no part in the run, see lab.carry
             part.load_state_dict(state[name])
     torch.set_rng_state(state["random"].cpu())
     if device.type != "cpu":

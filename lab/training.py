@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from lab.augment import distort
 from lab.data import normalise
 from lab.recipe import PER_BATCH, ReduceLROnPlateau, build_average, build_optimizer, build_schedule
+from lab.streams import RandomStream
 
 LOSS_FUNCTIONS = {"cross_entropy": F.cross_entropy, "nll": F.nll_loss}
 
@@ -38,12 +40,14 @@ class EpochStats:
 
 @dataclass
 class Trainee:
-    """A network and what changes it; all the state of a run but the random numbers."""
+    """A network and what changes it: all the state of a run, but for torch's own random numbers, which order images."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: object
-    average: AveragedModel | None = None
+    average: AveragedModel | None
+    augmentation: RandomStream
+    dropout: RandomStream
 
     @property
     def outcome(self):
@@ -52,12 +56,16 @@ class Trainee:
 
 
 def begin(recipe, seed, device, train_total):
-    """Seed everything, then build network, optimiser and schedule in this order."""
+    """Seed everything, then build network, optimiser and schedule in this order.
+
+    The seed decides the weights and the order of images; distortions and dropout have streams of their own from it.
+    """
     torch.manual_seed(seed)
     network = recipe.build_network().to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(recipe, network)
     schedule = build_schedule(recipe, optimizer, math.ceil(train_total / recipe.batch_size))
-    return Trainee(network, optimizer, schedule, build_average(recipe, network))
+    streams = {name: RandomStream(name, seed, device) for name in ("augmentation", "dropout")}
+    return Trainee(network, optimizer, schedule, build_average(recipe, network), **streams)
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
@@ -77,8 +85,10 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     correct, loss_sum = torch.zeros((), dtype=torch.int64, device=device), 0.0
     order = torch.randperm(len(split)).to(device)
     for batch, index in enumerate(order.split(recipe.batch_size)):
-        images, labels = prepare(split.images[index], recipe.augmentation), split.labels[index]
-        logits = forward(network, images, recipe)
+        with trainee.augmentation:
+            images, labels = prepare(split.images[index], recipe.augmentation), split.labels[index]
+        with trainee.dropout:
+            logits = forward(network, images, recipe)
         loss = LOSS_FUNCTIONS[recipe.loss](logits, labels)
         batch_loss = loss.item()
         if not math.isfinite(batch_loss):
@@ -131,18 +141,17 @@ def predict(network, split, recipe, *, batch_size=500):
 def _predictions(network, split, recipe, batch_size):
     was_training = network.training
     network.eval()
-    with torch.inference_mode():
-        for index in torch.arange(len(split), device=split.labels.device).split(batch_size):
-            yield forward(network, prepare(split.images[index], ()), recipe), split.labels[index]
-    network.train(was_training)
+    try:
+        with torch.inference_mode():
+            for index in torch.arange(len(split), device=split.labels.device).split(batch_size):
+                yield forward(network, prepare(split.images[index], ()), recipe), split.labels[index]
+    finally:
+        network.train(was_training)
 
 
 def prepare(images, augmentation):
     """Turn grey levels, uint8 (N, 1, 28, 28), into what networks read: distorted, normalised, channels last."""
-    pixels = images.float().div_(255)
-    for distort in augmentation:
-        pixels = distort(pixels)
-    return normalise(pixels).contiguous(memory_format=torch.channels_last)
+    return normalise(distort(images, augmentation)).contiguous(memory_format=torch.channels_last)
 
 
 def forward(network, images, recipe):

@@ -24,6 +24,7 @@ from lab.fitting import choose_device, fit
 from lab.progress import EpochLines
 from lab.recipe import CosineCycle, OneCycleLR, Recipe, ReduceLROnPlateau, StepLR, build_optimizer, build_schedule
 from lab.results import RunRecord
+from lab.streams import RandomStream
 from lab.training import TrainingDiverged, begin, evaluate, forward, prepare, train_epoch
 
 CPU = torch.device("cpu")
@@ -56,6 +57,33 @@ class Recorder:
     def __call__(self, pixels):
         self.batches.append((pixels[:, 0, 0, 0] * 255).round().int().tolist())
         return pixels
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Draw one number per image, and note it beside the grey level that tells the image."""
+
+    drawn: list = field(default_factory=list)
+
+    def __call__(self, pixels):
+        noise = torch.rand(len(pixels))
+        self.drawn.append(list(zip((pixels[:, 0, 0, 0] * 255).round().int().tolist(), noise.tolist(), strict=True)))
+        return pixels
+
+
+class DroppedOut(nn.Module):
+    """Note which of some ones a dropout layer leaves over; the logits do not depend on it."""
+
+    masks = []
+
+    def __init__(self, p):
+        super().__init__()
+        self.weight, self.dropout = nn.Parameter(torch.zeros(())), model.Dropout(p)
+
+    def forward(self, images):
+        if self.training:
+            self.masks.append((self.dropout(torch.ones(len(images), 8)) > 0).tolist())
+        return torch.zeros(len(images), 10) + self.weight
 
 
 @dataclass(frozen=True)
@@ -171,6 +199,61 @@ def test_random_numbers_of_the_caller_stay(sample, train):
     before = torch.get_rng_state()
     train(change(DROPPING, epochs=1), sample)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def noise_of(train, network=Remainder, **arguments):
+    noise = Noise()
+    train(change(FROZEN, epochs=3, network=network, arguments=arguments, augmentation=(noise,)), PLAIN)
+    return noise.drawn
+
+
+def masks_of(train, **changes):
+    DroppedOut.masks.clear()
+    train(change(FROZEN, epochs=3, network=DroppedOut, arguments={"p": 0.4}, **changes), PLAIN)
+    return list(DroppedOut.masks)
+
+
+def test_dropout_and_distortions_do_not_touch_each_other_nor_the_order(train, tmp_path, monkeypatch):
+    """More dropout means no other distortions, more distortions no other dropout, and more measuring neither."""
+    elsewhere = (functools.partial(train, run_dir=tmp_path / str(number)) for number in itertools.count())
+    drawn = noise_of(next(elsewhere))
+    assert drawn == noise_of(next(elsewhere), DroppedOut, p=0.4) == noise_of(next(elsewhere), DroppedOut, p=0.1)
+    assert len({number for batch in drawn for _, number in batch}) == 150
+
+    masks = masks_of(next(elsewhere))
+    assert masks == masks_of(next(elsewhere), augmentation=(Noise(), Noise()))
+    assert masks[:4] != masks[4:8]
+
+    @functools.wraps(evaluate)
+    def measure_twice(network, split, recipe, **knobs):
+        torch.rand(3)
+        evaluate(network, split, recipe, **knobs)
+        return evaluate(network, split, recipe, **knobs)
+
+    monkeypatch.setattr(training, "evaluate", measure_twice)
+    assert [[number for _, number in batch] for batch in noise_of(next(elsewhere))] == [
+        [number for _, number in batch] for batch in drawn
+    ]
+    assert masks_of(next(elsewhere)) == masks
+
+
+def test_streams_come_from_the_seed_and_go_on_where_they_were():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, same, other = (RandomStream("dropout", seed, CPU) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = []
+    for stream in (first, other, first, same):
+        with stream:
+            drawn.append(torch.rand(5))
+        torch.rand(2)
+    with same:
+        drawn.append(torch.rand(5))
+    assert torch.equal(drawn[0], drawn[3])
+    assert torch.equal(drawn[2], drawn[4])
+    assert len({tuple(numbers.tolist()) for numbers in drawn}) == 3
+    with RandomStream("augmentation", 1, CPU):
+        assert not torch.equal(torch.rand(5), drawn[0])
 
 
 def test_every_image_once_per_epoch_in_new_order():
@@ -475,7 +558,7 @@ def test_a_run_of_code_with_the_same_bits_is_known(train, monkeypatch, capsys):
 def test_divergence_names_batch_and_rate_and_keeps_the_checkpoint(train, tmp_path):
     poison = Poison(batch=4 + 2)  # the second of the second epoch
     recipe = change(FROZEN, network=model.PooledSkeleton, epochs=3, learning_rate=0.07, augmentation=(poison,))
-    with pytest.raises(TrainingDiverged, match=r"nan in batch 2 at learning rate 0\.07"):
+    with pytest.raises(TrainingDiverged, match=r"epoch 2: the loss became nan in batch 2 at learning rate 0\.07"):
         train(recipe, PLAIN)
     (checkpoint,) = (tmp_path / "t00").iterdir()
     assert [row["epoch"] for row in torch.load(checkpoint)["epochs"]] == [1]
