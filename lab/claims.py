@@ -114,6 +114,12 @@ class Claim:
         return compare_runs(after, before, self.measure) if after and before else None
 
     @property
+    def compared(self):
+        """Both sides in words: "gap, b08 minus 0.1"; against zero only what is measured."""
+        bound = "" if self.against == 0 else f" minus {self.against}"
+        return f"{self.measure}, {self.of}{bound}"
+
+    @property
     def verdict(self):
         """What the published runs say: "shown", "not shown", or "refuted" where they show the opposite."""
         found = self.compare()
@@ -136,12 +142,17 @@ class Sentences(pd.DataFrame):
 
 
 def judge(claims):
-    """One row per claim, numbered from 1 as the Analysis cites them: estimate in points, 95 % interval, n, verdict."""
+    """One row per claim, numbered from 1 as the Analysis cites them.
+
+    Columns: what is compared, the difference in points with its 95 % interval, n of both sides, and the verdict.
+    """
     rows = []
     for claim in claims:
         found = claim.compare()
         estimate, n = ("–", "0") if found is None else (format_difference(found), ", ".join(map(str, found.n)))
-        rows.append({"claim": claim.sentence, "points": estimate, "n": n, "verdict": claim.verdict})
+        rows.append(
+            {"claim": claim.sentence, "compared": claim.compared, "points": estimate, "n": n, "verdict": claim.verdict}
+        )
     return Sentences(rows, index=pd.RangeIndex(1, len(claims) + 1))
 
 
