@@ -15,7 +15,7 @@ from lab.results import load_records, why_refused
 
 RUNG = "a02"
 LIMIT_SECONDS = 300
-HARMLESS = ("    network.eval()\n    with torch.inf", "    network = network.eval()\n    with torch.inf")
+HARMLESS = ("was_training = network.training", "was_training = bool(network.training)")
 DECISIVE = ("MEAN, STD = 0.1307, 0.3081", "MEAN, STD = 0.1307, 0.3082")
 
 
