@@ -8,8 +8,8 @@ import torch
 class RandomStream:
     """Random numbers from a seed of their own: inside `with stream:` torch draws from it, on the CPU and the device.
 
-    What is drawn outside neither changes the stream nor is changed by it, so that more dropout, say, does not mean
-    other distortions.
+    What is drawn outside neither changes the stream nor is changed by it, so that a network with dropout sees the
+    same distortions as one without, in the same order.
     """
 
     def __init__(self, name, seed, device):

@@ -40,14 +40,13 @@ class EpochStats:
 
 @dataclass
 class Trainee:
-    """A network and what changes it: all the state of a run, but for torch's own random numbers, which order images."""
+    """A network and what changes it: all the state of a run, but for torch's own random numbers."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: object
     average: AveragedModel | None
     augmentation: RandomStream
-    dropout: RandomStream
 
     @property
     def outcome(self):
@@ -58,14 +57,14 @@ class Trainee:
 def begin(recipe, seed, device, train_total):
     """Seed everything, then build network, optimiser and schedule in this order.
 
-    The seed decides the weights and the order of images; distortions and dropout have streams of their own from it.
+    The seed decides weights, order of images and dropout; distortions draw from a stream of their own that it starts.
     """
     torch.manual_seed(seed)
     network = recipe.build_network().to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(recipe, network)
     schedule = build_schedule(recipe, optimizer, math.ceil(train_total / recipe.batch_size))
-    streams = {name: RandomStream(name, seed, device) for name in ("augmentation", "dropout")}
-    return Trainee(network, optimizer, schedule, build_average(recipe, network), **streams)
+    distortions = RandomStream("augmentation", seed, device)
+    return Trainee(network, optimizer, schedule, build_average(recipe, network), distortions)
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
@@ -87,8 +86,7 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     for batch, index in enumerate(order.split(recipe.batch_size)):
         with trainee.augmentation:
             images, labels = prepare(split.images[index], recipe.augmentation), split.labels[index]
-        with trainee.dropout:
-            logits = forward(network, images, recipe)
+        logits = forward(network, images, recipe)
         loss = LOSS_FUNCTIONS[recipe.loss](logits, labels)
         batch_loss = loss.item()
         if not math.isfinite(batch_loss):
