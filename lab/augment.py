@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from lab.rules import check, number, one_of, pair
+
 INTERPOLATIONS = ("nearest", "bilinear")
 
 
@@ -104,9 +106,8 @@ class RandomRotation:
     interpolation: str = "nearest"
 
     def __post_init__(self):
-        _check(self, "degrees", 0 <= self.degrees <= 180, "between 0 and 180")
-        _check(self, "fill", 0 <= self.fill <= 1, "between 0 and 1")
-        _check(self, "interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
+        rules = {"degrees": number(0, 180), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)}
+        check("RandomRotation:", vars(self), rules)
 
     def __call__(self, images):
         degrees = _uniform(len(images), -self.degrees, self.degrees, images.device)
@@ -128,12 +129,12 @@ class RandomAffine:
     interpolation: str = "nearest"
 
     def __post_init__(self):
-        _check(self, "degrees", 0 <= self.degrees <= 180, "between 0 and 180")
-        _check(self, "translate", 0 <= self.translate <= 1, "between 0 and 1")
-        _check(self, "scale", 0 < self.scale[0] <= self.scale[1], "a pair 0 < low <= high")
-        _check(self, "shear", 0 <= self.shear < 90, "at least 0 and below 90")
-        _check(self, "fill", 0 <= self.fill <= 1, "between 0 and 1")
-        _check(self, "interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}")
+        rules = {"degrees": number(0, 180), "translate": number(0, 1), "scale": pair(number(0.1, 10))}
+        rules |= {"shear": number(0, below=90), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)}
+        check("RandomAffine:", vars(self), rules)
+        low, high = self.scale
+        if low > high:
+            raise ValueError(f"RandomAffine: scale={self.scale!r} must be a pair low <= high")
 
     def draw(self, count, side, device="cpu"):
         """Draw degrees (N,), shift (N, 2) in pixels, scale (N,) and shear (N,)."""
@@ -161,8 +162,7 @@ class ColorJitter:
     contrast: float = 0.0
 
     def __post_init__(self):
-        _check(self, "brightness", self.brightness >= 0, "at least 0")
-        _check(self, "contrast", self.contrast >= 0, "at least 0")
+        check("ColorJitter:", vars(self), {"brightness": number(0, 10), "contrast": number(0, 10)})
 
     def __call__(self, images):
         count, device = len(images), images.device
@@ -172,11 +172,6 @@ class ColorJitter:
         images = adjust_brightness(images, torch.where(first, brightness, 1.0))
         images = adjust_contrast(images, contrast)
         return adjust_brightness(images, torch.where(first, 1.0, brightness))
-
-
-def _check(transform, name, holds, expected):
-    if not holds:
-        raise ValueError(f"{type(transform).__name__}: {name}={getattr(transform, name)!r} must be {expected}")
 
 
 def distort(images, augmentation):

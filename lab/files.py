@@ -40,3 +40,10 @@ def write_atomically(path, content):
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)  # there only if something stopped us before the replacement
+
+
+def require_writable(folder):
+    """Raise now what `write_atomically` would raise at the end of the first epoch, if nothing can be written there."""
+    probe = Path(folder) / f".probe-{os.getpid()}"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import ctypes
 import io
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from torch import nn
 from lab.carry import equal_digests
 from lab.data import ROOT, Digits
 from lab.digest import code_digest
-from lab.files import write_atomically
+from lab.files import require_writable, write_atomically
+from lab.parameters import check_values
 from lab.progress import EpochLines
 from lab.recipe import Recipe, without_held_out
 from lab.results import RunRecord, describe_versions
@@ -58,14 +60,17 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
     Returns: Run.
     Raises: TrainingDiverged; OSError if the disk is full; DamagedFile for a checkpoint that cannot be read; ValueError
-        for an unknown device, or if held_out leaves nothing to train on or the last batch would hold a single image.
+        naming what is wrong with seed, device, threads or run_dir, or if held_out leaves nothing to train on, or if
+        the last batch would hold a single image.
     """
+    run_dir = str(run_dir) if isinstance(run_dir, Path) else run_dir
+    check_values({"seed": seed, "threads": threads, "run_dir": run_dir})
     device = choose_device(device)
+    require_writable(folder := ROOT / run_dir / rung)
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
     train, held_out, test = _splits(recipe, digits, device)
-    folder = ROOT / run_dir / rung
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainee = begin(recipe, seed, device, len(train))
         record = RunRecord(

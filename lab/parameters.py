@@ -3,19 +3,20 @@
 import ast
 
 from lab.data import SOURCES
+from lab.rules import Rule, check, one_of, whole
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 INJECTED = "# Parameters"  # first line of the cell that papermill inserts
-
-# name: (type, test, what is expected); one row per line of the parameters cell
-RULES = {
-    "epochs": (int, lambda value: value >= 1, "a whole number of at least 1"),
-    "seed": (int, lambda value: 0 <= value < 2**63, "a whole number of at least 0"),
-    "dataset": (str, lambda value: value in SOURCES, f"one of {', '.join(SOURCES)}"),
-    "train_limit": (int, lambda value: value >= 0, "a whole number of at least 0 (0 takes all images)"),
-    "device": (str, lambda value: value in DEVICES, f"one of {', '.join(DEVICES)}"),
-    "threads": (int, lambda value: value >= 0, "a whole number of at least 0 (0 keeps torch's setting)"),
-    "run_dir": (str, lambda value: value != "", "the name of a folder"),
+RULES = {  # one row per line of the parameters cell
+    "epochs": whole(1, 10_000),
+    "seed": whole(0, 2**63 - 1),
+    "dataset": one_of(*SOURCES),
+    "train_limit": whole(0, 60_000),
+    "device": one_of(*DEVICES),
+    "threads": whole(0, 1_024),
+    "run_dir": Rule(
+        "the name of a folder", lambda value: isinstance(value, str) and value != "" and value.isprintable()
+    ),
 }
 
 
@@ -36,9 +37,7 @@ def check_values(values):
     for name, value in values.items():
         if name not in RULES:
             raise ValueError(f"parameter {name}={value!r} does not exist; the parameters are {', '.join(RULES)}")
-        kind, test, expected = RULES[name]
-        if type(value) is not kind or not test(value):
-            raise ValueError(f"parameter {name}={value!r} must be {expected}")
+    check("parameter", values, {name: RULES[name] for name in values})
 
 
 def _injected_names(namespace):

@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
-LOSSES = ("cross_entropy", "nll")
-PRECISIONS = ("float32", "bfloat16")
+from lab.rules import Rule, check, flag, number, one_of, pair, whole
+
 LATER = ("average",)  # settings that joined when results were there: written down only where they are on
 
 
@@ -18,6 +17,9 @@ class StepLR:
 
     step_size: int
     gamma: float = 0.1
+
+    def __post_init__(self):
+        check("StepLR:", vars(self), {"step_size": whole(1, 10_000), "gamma": number(above=0)})
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class OneCycleLR:
     max_learning_rate: float
     warmup: float = 0.3  # share of all steps spent rising
 
+    def __post_init__(self):
+        check("OneCycleLR:", vars(self), {"max_learning_rate": number(above=0), "warmup": number(0, below=1)})
+
 
 @dataclass(frozen=True)
 class CosineCycle:
@@ -43,6 +48,10 @@ class CosineCycle:
     warmup: float = 0.2  # share of all steps spent rising
     start: float = 0.1  # rate of the first batch, as a share of the peak
 
+    def __post_init__(self):
+        rules = {"max_learning_rate": number(above=0), "warmup": number(0, below=1), "start": number(above=0, high=1)}
+        check("CosineCycle:", vars(self), rules)
+
 
 @dataclass(frozen=True)
 class ReduceLROnPlateau:
@@ -51,8 +60,36 @@ class ReduceLROnPlateau:
     factor: float = 0.1
     patience: int = 2
 
+    def __post_init__(self):
+        rules = {"factor": number(above=0, below=1), "patience": whole(0, 10_000)}
+        check("ReduceLROnPlateau:", vars(self), rules)
+
 
 PER_BATCH = (OneCycleLR, CosineCycle)  # stepped after every batch; the others after every epoch
+
+
+SCHEDULES = (StepLR, OneCycleLR, CosineCycle, ReduceLROnPlateau, type(None))
+RULES = {
+    "network": Rule("a class of networks", lambda value: isinstance(value, type) and issubclass(value, nn.Module)),
+    "arguments": Rule("a dictionary", lambda value: isinstance(value, dict)),
+    "epochs": whole(1, 10_000),
+    "batch_size": whole(1, 1_000_000),
+    "loss": one_of("cross_entropy", "nll"),
+    "optimizer": one_of("SGD", "Adam", "AdamW"),
+    "learning_rate": number(above=0),
+    "momentum": number(0, below=1),
+    "nesterov": flag(),
+    "betas": pair(number(0, below=1)),
+    "weight_decay": number(0),
+    "schedule": Rule("a schedule of this module, or None", lambda value: isinstance(value, SCHEDULES)),
+    "augmentation": Rule("a tuple of transforms", lambda value: isinstance(value, tuple) and all(map(callable, value))),
+    "held_out": Rule(
+        "a whole number of images, or a share below 1",
+        lambda value: whole(0, 1_000_000).holds(value) or number(0, below=1).holds(value),
+    ),
+    "precision": one_of("float32", "bfloat16"),
+    "average": number(0, below=1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,26 +117,9 @@ class Recipe:
     average: float = 0.0  # keep a running average of weights and statistics with this decay per batch; 0: none
 
     def __post_init__(self):
-        rules = {
-            "epochs": (isinstance(self.epochs, int) and self.epochs >= 1, "a whole number of at least 1"),
-            "batch_size": (isinstance(self.batch_size, int) and self.batch_size >= 1, "a whole number of at least 1"),
-            "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
-            "optimizer": (self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "momentum": (0 <= self.momentum < 1, "at least 0 and below 1"),
-            "nesterov": (not self.nesterov or self.momentum > 0, "False without momentum"),
-            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and below 1"),
-            "weight_decay": (self.weight_decay >= 0, "at least 0"),
-            "held_out": (self.held_out >= 0, "at least 0"),
-            "average": (0 <= self.average < 1, "at least 0 and below 1"),
-            "precision": (self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-        }
-        for name, (holds, expected) in rules.items():
-            if not holds:
-                raise ValueError(f"Recipe: {name}={getattr(self, name)!r} must be {expected}")
-        for name in ("step_size", "gamma", "max_learning_rate", "factor"):
-            if getattr(self.schedule, name, 1) <= 0:
-                raise ValueError(f"Recipe: schedule={self.schedule} must have {name} above 0")
+        check("Recipe:", vars(self), RULES)
+        if self.nesterov and not self.momentum:
+            raise ValueError("Recipe: nesterov=True must be False without momentum")
         if isinstance(self.schedule, ReduceLROnPlateau) and not self.held_out:
             raise ValueError("Recipe: held_out=0, but ReduceLROnPlateau needs held-out training images to watch")
 
@@ -158,17 +178,23 @@ def build_average(recipe, network):
 
 
 def build_schedule(recipe, optimizer, batches_per_epoch):
-    """The schedule of the recipe, or one that never changes the rate."""
+    """The schedule of the recipe, or one that never changes the rate.
+
+    Raises: ValueError if so few batches are trained on that a rate cannot rise.
+    """
     schedule = recipe.schedule
     if isinstance(schedule, StepLR):
         return torch.optim.lr_scheduler.StepLR(optimizer, schedule.step_size, schedule.gamma)
     if isinstance(schedule, PER_BATCH):
+        steps = recipe.epochs * batches_per_epoch
+        if schedule.warmup * steps == 1:  # torch divides by the length of the rise, one step less
+            raise ValueError(f"schedule: warmup={schedule.warmup} of {steps} batches is a rise of a single one")
         plain = isinstance(schedule, CosineCycle)
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             schedule.max_learning_rate,
-            total_steps=recipe.epochs * batches_per_epoch,
-            pct_start=schedule.warmup,
+            total_steps=steps,
+            pct_start=float(schedule.warmup),
             **({"div_factor": 1 / schedule.start, "cycle_momentum": False} if plain else {}),
         )
     if isinstance(schedule, ReduceLROnPlateau):

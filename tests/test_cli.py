@@ -91,7 +91,7 @@ def test_wrong_parameters_through_the_shell(tmp_path):
     command = [sys.executable, "-m", "lab", "run", "a07", "-p", "epochs", "0", "--run-dir", str(tmp_path / "runs")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == "error: parameter epochs=0 must be a whole number of at least 1\n"
+    assert done.stderr == "error: parameter epochs=0 must be a whole number from 1 to 10,000\n"
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,0 +1,63 @@
+"""Rules for settings: what a value must be, as a test and in words, and one error that names what breaks a rule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+
+LARGEST = 1e30  # float32, in which networks compute, ends at 3e38
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be: `expected` completes the sentence "epochs=0 must be ..."."""
+
+    expected: str
+    holds: Callable[[object], bool]
+
+
+def check(owner, values, rules):
+    """Raise ValueError naming owner, name and value of the first of some values that breaks its rule.
+
+    Args:
+        owner: what the settings belong to, as it opens the message: "Recipe:".
+        values: dictionary with a value for every rule, and perhaps more.
+        rules: Rules by name.
+    """
+    for name, rule in rules.items():
+        if not rule.holds(values[name]):
+            raise ValueError(f"{owner} {name}={values[name]!r} must be {rule.expected}")
+
+
+def whole(low, high):
+    """A whole number; True and False are none."""
+    return Rule(f"a whole number from {low:,} to {high:,}", lambda value: type(value) is int and low <= value <= high)
+
+
+def number(low=None, high=None, *, above=None, below=None):
+    """A number within bounds; NaN, infinity, True and False are none."""
+    high = LARGEST if high is below is None else high
+    bounds = {"at least": (low, ge), "above": (above, gt), "at most": (high, le), "below": (below, lt)}
+    given = {word: (bound, compare) for word, (bound, compare) in bounds.items() if bound is not None}
+
+    def holds(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and all(compare(value, bound) for bound, compare in given.values())
+
+    words = " and ".join(f"{word} {bound:g}" for word, (bound, _) in given.items())
+    return Rule(f"a number {words}", holds)
+
+
+def one_of(*choices):
+    return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
+
+
+def flag():
+    return Rule("True or False", lambda value: isinstance(value, bool))
+
+
+def pair(rule):
+    """Two values, each of which keeps the rule."""
+    return Rule(
+        f"a pair, each {rule.expected}",
+        lambda value: isinstance(value, tuple | list) and len(value) == 2 and all(map(rule.holds, value)),
+    )
