@@ -8,9 +8,10 @@ SEEDS ?= 5
 
 BIN := $(VENV)/bin
 LAB := $(BIN)/python -m lab
+PIN := pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make pins'
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install run test lint all bench results render publish
+.PHONY: help install run test lint all bench results render publish lowest pins audit
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,9 +37,9 @@ all: install $(VENV)-batch/installed  ## the published runs that results/ lacks,
 	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --nolock --rerun-incomplete --rerun-triggers mtime input \
 		--config python=$(abspath $(BIN)/python) seeds=$(SEEDS) rungs="$(RUNGS)"
 
-$(VENV)-batch/installed: workflow/requirements.txt
+$(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(PYTHON) -m venv $(VENV)-batch
-	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c workflow/constraints.txt
 	@touch $@
 
 bench: install  ## images per second: the originals' loop against ours
@@ -52,3 +53,15 @@ render: install  ## rewrite the generated parts of notebooks and README
 
 publish: install  ## execute notebooks on one thread without parameters and keep their outputs
 	OMP_NUM_THREADS=1 $(LAB) publish $(RUNGS)
+
+lowest: install  ## the smoke tests with the lowest versions that the requirements allow
+	$(BIN)/uv venv --quiet --clear $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -r requirements-dev.txt
+	$(VENV)-lowest/bin/python -m pytest -n $(JOBS) tests/test_model.py tests/test_training.py tests/test_notebooks_run.py
+
+pins: install  ## renew both constraints.txt, for the requirements as they are now
+	$(BIN)/uv $(PIN) requirements-dev.txt -o constraints.txt
+	$(BIN)/uv $(PIN) workflow/requirements.txt -o workflow/constraints.txt
+
+audit: install  ## known vulnerabilities of the pinned versions
+	$(BIN)/uv tool run pip-audit --no-deps --disable-pip -r constraints.txt

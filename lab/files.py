@@ -44,6 +44,6 @@ def write_atomically(path, content):
 
 def require_writable(folder):
     """Raise now what `write_atomically` would raise at the end of the first epoch, if nothing can be written there."""
-    probe = Path(folder) / f".probe-{os.getpid()}"
+    probe = Path(folder) / ".probe"
     write_atomically(probe, b"")
     probe.unlink(missing_ok=True)

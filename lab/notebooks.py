@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
+from nbformat.reader import NotJSONError
 
 from lab.data import MNIST_SHA256, ROOT
 from lab.files import write_atomically
@@ -97,8 +98,11 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
             accuracy = check_record(record, notebook.id, started).final
     except (NotRun, OSError) as failure:
         error = str(failure)
-    if output.exists():
-        render_page(output)
+    try:
+        if output.is_file():
+            render_page(output)
+    except (OSError, NotJSONError) as failure:
+        error = error or str(failure)
     return Outcome(notebook.id, time.time() - started, accuracy, output, error)
 
 
@@ -133,9 +137,11 @@ def _end_session(process):
 
 
 def _first_error(path):
-    if not path.exists():
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except (OSError, NotJSONError):  # never written, or not whole: the disk was full
         return None
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 return f"{output.ename}: {output.evalue}"
@@ -147,7 +153,11 @@ def check_executed(path):
 
     papermill's own status fields claim completion after a dead kernel, a time-out or `sys.exit(0)`.
     """
-    for position, cell in enumerate(nbformat.read(path, as_version=4).cells):
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except NotJSONError as error:
+        raise NotRun(f"{path} is not a whole notebook") from error
+    for position, cell in enumerate(cells):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         if cell.execution_count is None:

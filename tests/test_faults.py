@@ -23,8 +23,10 @@ from lab import files
 from lab.augment import RandomRotation
 from lab.data import Digits, load_digits
 from lab.fitting import fit
+from lab.notebooks import run_one
 from lab.recipe import OneCycleLR, Recipe
 from lab.results import RunRecord
+from lab.rungs import find_rungs
 from lab.schema import DamagedFile
 
 RUNG, EPOCHS = "t00", 4
@@ -135,7 +137,11 @@ def test_killed_at_a_random_moment(unbroken, duration, tmp_path, moment):
     assert bits(train(tmp_path)) == unbroken
 
 
-@pytest.mark.parametrize("count", [1, EPOCHS, EPOCHS + 1], ids=["first checkpoint", "last checkpoint", "record"])
+@pytest.mark.parametrize(
+    "count",
+    [1, 2, EPOCHS + 1, EPOCHS + 2],
+    ids=["probe of the folder", "first checkpoint", "last checkpoint", "record"],
+)
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_killed_while_writing(unbroken, tmp_path, call, count):
     process = start(train_until_write, tmp_path, call, count)
@@ -218,6 +224,21 @@ def test_read_only_folder(unbroken, disk):
     assert bits(train(disk)) == unbroken
     assert bits(train(disk, seed=1)) == first
     assert json.loads((disk / RUNG / "seed1.json").read_text())["seed"] == 1
+
+
+@pytest.mark.notebook
+def test_a_notebook_that_cannot_be_written_has_failed(disk):
+    """papermill writes its output after every cell: onto a folder, a read-only disk, a disk that is full."""
+    rung = find_rungs(["a07"])[0]
+    small = {"dataset": "sample", "epochs": 1, "train_limit": 64}
+    (disk / "folder" / "a07" / "seed0.ipynb").mkdir(parents=True)
+    assert "Is a directory" in run_one(rung, disk / "folder", small, limit_seconds=LIMIT_SECONDS).error
+    ballast = fill(disk)
+    outcome = run_one(rung, disk / "full", small, limit_seconds=LIMIT_SECONDS)
+    assert "No space left on device" in outcome.error
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert "Read-only file system" in run_one(rung, disk / "other", small, limit_seconds=LIMIT_SECONDS).error
 
 
 # ------------------------------------------------------------------------------------ untrusted files

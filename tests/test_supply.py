@@ -1,0 +1,59 @@
+"""What is imported is required, and what is installed is pinned."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+
+import pytest
+
+from lab.data import ROOT
+
+OURS = {"lab", "model", "utils", "tests"}
+READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").glob("*.py")]
+BATCH_ONLY = {"bench.py", "notebooks.py"}  # modules of lab/ that no notebook imports
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names_in(path):
+    """Distributions that a requirements or constraints file names, those of the files that it includes among them."""
+    names = set()
+    for line in path.read_text().splitlines():
+        if line.startswith("-r "):
+            names |= names_in(path.parent / line[3:])
+        elif found := re.match(r"[\w.-]+", line):
+            names.add(canonical(found[0]))
+    return names
+
+
+def imported(paths):
+    """Distributions that some modules import, each with one file that does."""
+    providers, found = importlib.metadata.packages_distributions(), {}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+            tops = {module.partition(".")[0] for module in modules} - OURS - sys.stdlib_module_names
+            found |= {canonical(name): path.name for top in tops for name in set(providers.get(top, [top]))}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("paths", "requirements"),
+    [
+        ([path for path in READERS if path.name not in BATCH_ONLY], "requirements.txt"),
+        ([*READERS, *(ROOT / "tests").glob("*.py")], "requirements-dev.txt"),
+    ],
+    ids=["readers", "batch runs and tests"],
+)
+def test_what_is_imported_is_required(paths, requirements):
+    found, required = imported(paths), names_in(ROOT / requirements)
+    assert {name: path for name, path in found.items() if name not in required} == {}
+
+
+def test_what_is_installed_is_pinned():
+    installed = {canonical(item.metadata["Name"]) for item in importlib.metadata.distributions()}
+    assert installed - names_in(ROOT / "constraints.txt") - {"pip", "setuptools", "wheel"} == set()
