@@ -58,6 +58,8 @@ def begin(recipe, seed, device, train_total):
     """Seed everything, then build network, optimiser and schedule in this order.
 
     The seed decides weights, order of images and dropout; distortions draw from a stream of their own that it starts.
+    Channels last is what makes small convolutions fast on a CPU; torch's batch normalisation adds up plainly there, so
+    that what it puts out is exact to about 4e-4 of its size.
     """
     torch.manual_seed(seed)
     network = recipe.build_network().to(device, memory_format=torch.channels_last)

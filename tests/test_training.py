@@ -121,6 +121,7 @@ WATCHING = Recipe(
     held_out=40,
     schedule=ReduceLROnPlateau(factor=0.5, patience=0),
 )
+BAND = Recipe(network=model.NormedSkeleton, epochs=4, schedule=OneCycleLR(0.1), augmentation=(RandomRotation(6),))
 AVERAGED = Recipe(
     network=model.NormedSkeleton, epochs=4, batch_size=64, nesterov=True, schedule=CosineCycle(0.05), average=0.9
 )
@@ -250,6 +251,29 @@ def test_streams_come_from_the_seed_and_go_on_where_they_were():
     assert len({tuple(numbers.tolist()) for numbers in drawn}) == 3
     with RandomStream("another name", 1, CPU):
         assert not torch.equal(torch.rand(5), drawn[0])
+
+
+@pytest.fixture(scope="module")
+def on_one_thread(tmp_path_factory):
+    return train_on_threads(1, tmp_path_factory.mktemp("threads"))
+
+
+def train_on_threads(threads, folder):
+    before = torch.get_num_threads()
+    try:
+        return fit(BAND, load_digits("sample"), rung="t00", threads=threads, device="cpu", run_dir=folder).record
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_another_number_of_threads_stays_inside_the_band(on_one_thread, threads, tmp_path):
+    """Sums in another order: the README promises 1 % of the first epoch's loss, then the spread of seeds."""
+    record = train_on_threads(threads, tmp_path)
+    assert record.threads == threads
+    assert record.epochs[0]["train_loss"] == pytest.approx(on_one_thread.epochs[0]["train_loss"], rel=0.01)
+    assert record.final == pytest.approx(on_one_thread.final, abs=0.02)
+    assert min(record.final, on_one_thread.final) > 0.9
 
 
 def test_every_image_once_per_epoch_in_new_order():
