@@ -66,7 +66,9 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
     run_dir = str(run_dir) if isinstance(run_dir, Path) else run_dir
     check_values({"seed": seed, "threads": threads, "run_dir": run_dir})
     device = choose_device(device)
-    require_writable(folder := ROOT / run_dir / rung)
+    folder = ROOT / run_dir / rung
+    path = folder / f"seed{seed}.json"
+    require_writable(folder)
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
@@ -94,15 +96,16 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
                 epoch = len(record.epochs) + 1
                 try:
                     row = run_epoch(trainee, recipe, train, held_out, test, advance=lines.advance)
+                    _refuse_divergence(row)
                 except TrainingDiverged as error:
-                    raise TrainingDiverged(f"epoch {epoch}: {error}") from None
-                _refuse_divergence(row, epoch)
+                    write_atomically(path, record.to_json())  # unfinished: the epochs before this one
+                    raise TrainingDiverged(f"epoch {epoch}: {error} What was done is in {path}.") from None
                 record.epochs.append({"epoch": epoch, **row})
                 _save(trainee, record, checkpoint, device)
                 lines.show(record.epochs[-1])
     clean = evaluate(trainee.outcome, train, recipe)
     record.finish(clean.correct, clean.total)
-    write_atomically(folder / f"seed{seed}.json", record.to_json())
+    write_atomically(path, record.to_json())
     return Run(trainee.outcome.eval(), digits, recipe, record)
 
 
@@ -133,13 +136,13 @@ def _splits(recipe, digits, device):
     return train.to(device), held_out and held_out.to(device), digits.test.to(device)
 
 
-def _refuse_divergence(row, epoch):
+def _refuse_divergence(row):
     """The last step of an epoch can break the weights after its last loss was seen: do not keep those."""
     broken = [name for name, value in row.items() if not math.isfinite(value)]
     if broken:
         raise TrainingDiverged(
-            f"{broken[0]} became {row[broken[0]]} in epoch {epoch} at learning rate {row['learning_rate']:g}. A lower "
-            f"learning rate is the usual remedy; the checkpoint of the epoch before is kept."
+            f"{broken[0]} became {row[broken[0]]} after the last batch, at learning rate {row['learning_rate']:g}. A "
+            f"lower learning rate is the usual remedy; the checkpoint of the epoch before is kept."
         )
 
 

@@ -118,7 +118,7 @@ def test_a_recipe_trains_diverges_or_is_refused_by_name(few, tmp_path_factory, n
     except ValueError as error:
         assert re.search(rf"{name}={re.escape(repr(value))} (must be|leaves none)|images in batches of", str(error))
     except TrainingDiverged as error:
-        assert re.search(r"epoch 1.* at learning rate \d", str(error))
+        assert re.search(r"epoch 1: .* at learning rate \d", str(error))
     else:
         json.dumps(run.record.recipe, allow_nan=False)
         assert len(run.record.epochs) == recipe.epochs

@@ -24,7 +24,7 @@ GROWTH_BYTES = 50e6
 
 @pytest.mark.notebook
 def test_many_runs_at_once_all_end(tmp_path):
-    jobs = list(itertools.islice(itertools.product(itertools.count(), RUNGS), RUNS))
+    jobs = list(itertools.islice(((seed, rung) for seed in itertools.count() for rung in RUNGS), RUNS))
     memory, kernels = [], kernels_alive()
 
     def run(job):
