@@ -227,8 +227,9 @@ def plot_roads(table, *, target=TARGET):
         axis.errorbar(rungs.index, heights, yerr=rungs["spread"].fillna(0), marker="o", markersize=4, capsize=2)
         for position, (name, rung) in enumerate(rungs.iterrows()):
             is_valley = heights[position] <= min(heights[max(0, position - 1) : position + 2])
-            offset = {"xytext": (0, -14 if is_valley else 8), "textcoords": "offset points"}
-            axis.annotate(f"{rung['parameters']:,}", (name, rung["last five"]), fontsize=7, ha="center", **offset)
+            style = {"fontsize": 7, "ha": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
+            style |= {"xytext": (0, -14 if is_valley else 8), "textcoords": "offset points"}
+            axis.annotate(f"{rung['parameters']:,}", (name, rung["last five"]), **style)
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
         axis.margins(x=0.07, y=0.2)
