@@ -223,13 +223,14 @@ def plot_roads(table, *, target=TARGET):
     ladders = list(measured.groupby(measured.index.str[0]))
     figure, panels = _panels(len(ladders))
     for axis, (letter, rungs) in zip(panels, ladders, strict=True):
-        heights = rungs["last five"].tolist()
-        axis.errorbar(rungs.index, heights, yerr=rungs["spread"].fillna(0), marker="o", markersize=4, capsize=2)
+        heights, spreads = rungs["last five"].tolist(), rungs["spread"].fillna(0).tolist()
+        axis.errorbar(rungs.index, heights, yerr=spreads, marker="o", markersize=4, capsize=2)
         for position, (name, rung) in enumerate(rungs.iterrows()):
             is_valley = heights[position] <= min(heights[max(0, position - 1) : position + 2])
             style = {"fontsize": 7, "ha": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
-            style |= {"xytext": (0, -14 if is_valley else 8), "textcoords": "offset points"}
-            axis.annotate(f"{rung['parameters']:,}", (name, rung["last five"]), **style)
+            style |= {"xytext": (0, -12 if is_valley else 6), "textcoords": "offset points"}
+            end = heights[position] + (-1 if is_valley else 1) * spreads[position]
+            axis.annotate(f"{rung['parameters']:,}", (name, end), **style)
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
         axis.margins(x=0.07, y=0.2)
