@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import model
+import utils
 from lab import fitting, training
 from lab.augment import ColorJitter, RandomAffine, RandomRotation
 from lab.data import MEAN, STD, Digits, Split, load_digits
@@ -188,7 +189,10 @@ def test_bfloat16_is_in_the_layers_but_not_in_the_logits(sample):
 def test_the_seed_decides_every_bit(sample, train, tmp_path):
     recipe = change(DROPPING, epochs=2)
     first = train(recipe, sample, seed=1)
-    torch.rand(7)  # what the caller draws is no business of the run
+    torch.rand(7)  # what the caller draws, shows or plots is no business of the run
+    utils.show_layers(recipe)
+    utils.plot_curves(first.record)
+    utils.plot_mistakes(utils.find_mistakes(first))
     assert_same_bits(first, train(recipe, sample, seed=1, run_dir=tmp_path / "again"))
     other = train(recipe, sample, seed=2)
     assert timeless(first.record) != timeless(other.record)
@@ -255,22 +259,25 @@ def test_streams_come_from_the_seed_and_go_on_where_they_were():
 
 @pytest.fixture(scope="module")
 def on_one_thread(tmp_path_factory):
-    return train_on_threads(1, tmp_path_factory.mktemp("threads"))
+    return train_elsewhere("cpu", 1, tmp_path_factory.mktemp("threads"))
 
 
-def train_on_threads(threads, folder):
+def train_elsewhere(device, threads, folder):
     before = torch.get_num_threads()
     try:
-        return fit(BAND, load_digits("sample"), rung="t00", threads=threads, device="cpu", run_dir=folder).record
+        return fit(BAND, load_digits("sample"), rung="t00", threads=threads, device=device, run_dir=folder).record
     finally:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_another_number_of_threads_stays_inside_the_band(on_one_thread, threads, tmp_path):
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", 2), ("cpu", 3), pytest.param("cuda", 1, marks=no_gpu)])
+def test_another_number_of_threads_or_device_stays_inside_the_band(on_one_thread, device, threads, tmp_path):
     """Sums in another order: the README promises 1 % of the first epoch's loss, then the spread of seeds."""
-    record = train_on_threads(threads, tmp_path)
-    assert record.threads == threads
+    record = train_elsewhere(device, threads, tmp_path)
+    assert (record.device, record.threads) == (device, threads)
     assert record.epochs[0]["train_loss"] == pytest.approx(on_one_thread.epochs[0]["train_loss"], rel=0.01)
     assert record.final == pytest.approx(on_one_thread.final, abs=0.02)
     assert min(record.final, on_one_thread.final) > 0.9
