@@ -111,11 +111,10 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
 def choose_device(name):
     """The torch device for "auto", "cpu", "cuda" or "mps"; ValueError if unknown, RuntimeError if it is not there."""
+    check_values({"device": name})
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, available in there.items() if available)
-    if name not in there:
-        raise ValueError(f"device={name!r} is unknown; choose one of auto, {', '.join(there)}")
     if not there[name]:
         raise RuntimeError(f'device={name!r} is not available on this machine; use device="cpu" or "auto"')
     return torch.device(name)

@@ -76,11 +76,11 @@ RULES = {
     "batch_size": whole(1, 1_000_000),
     "loss": one_of("cross_entropy", "nll"),
     "optimizer": one_of("SGD", "Adam", "AdamW"),
-    "learning_rate": number(above=0),
+    "learning_rate": number(above=0, high=1e18),  # torch takes whole numbers up to 2**63
     "momentum": number(0, below=1),
     "nesterov": flag(),
     "betas": pair(number(0, below=1)),
-    "weight_decay": number(0),
+    "weight_decay": number(0, 1e18),
     "schedule": Rule("a schedule of this module, or None", lambda value: isinstance(value, SCHEDULES)),
     "augmentation": Rule("a tuple of transforms", lambda value: isinstance(value, tuple) and all(map(callable, value))),
     "held_out": Rule(

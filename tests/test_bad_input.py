@@ -2,6 +2,7 @@
 
 import json
 import keyword
+import os
 import re
 import tempfile
 from dataclasses import fields
@@ -60,7 +61,13 @@ anything = st.one_of(
     st.tuples(st.floats(), st.floats()),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=1),
 )
-searched = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = int(os.environ.get("EXAMPLES", 0))  # so many new ones; without it the same 200 each time
+searched = settings(
+    deadline=None,
+    max_examples=EXAMPLES or 200,
+    derandomize=not EXAMPLES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def same(one, other):
@@ -104,8 +111,9 @@ def few():
 
 @searched
 @given(st.sampled_from([item.name for item in fields(Recipe) if item.name != "arguments"]), anything)
-@example("learning_rate", 1e30)
-@example("weight_decay", 1e30)
+@example("learning_rate", 10**18)
+@example("weight_decay", 10**18)
+@example("weight_decay", 2**64)
 @example("held_out", 1.5)
 @example("held_out", 36)
 @example("batch_size", 1_000_000)

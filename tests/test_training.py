@@ -594,8 +594,8 @@ def test_divergence_names_batch_and_rate_and_keeps_the_checkpoint(train, tmp_pat
 
 
 def test_divergence_in_the_last_step_of_an_epoch_is_not_kept(train, tmp_path):
-    recipe = change(FROZEN, network=model.PooledSkeleton, batch_size=50, learning_rate=1e30)  # one batch an epoch
-    with pytest.raises(TrainingDiverged, match=r"epoch 1: test_loss became nan after .* at learning rate 1e\+30"):
+    recipe = change(FROZEN, network=model.PooledSkeleton, batch_size=50, learning_rate=1e18)  # one batch an epoch
+    with pytest.raises(TrainingDiverged, match=r"epoch 1: test_loss became nan after .* at learning rate 1e\+18"):
         train(recipe, PLAIN)
     assert RunRecord.read(tmp_path / "t00" / "seed0.json").epochs == []
     assert not list((tmp_path / "t00").glob("*.checkpoint"))
@@ -707,5 +707,5 @@ def test_the_cpu_is_always_there():
 def test_missing_device_is_named():
     with pytest.raises(RuntimeError, match="device='cuda' is not available"):
         choose_device("cuda")
-    with pytest.raises(ValueError, match="device='tpu' is unknown"):
+    with pytest.raises(ValueError, match="device='tpu' must be one of"):
         choose_device("tpu")
