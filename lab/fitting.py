@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import io
 import math
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lab.recipe import Recipe, without_held_out
 from lab.results import RunRecord, describe_versions
 from lab.schema import DamagedFile
 from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
+
+LATER = ("augmentation",)  # parts of a trainee that checkpoints of earlier code lack, see lab.carry
 
 
 def recipe_digest(recipe):
@@ -169,16 +172,20 @@ def _resume(trainee, record, paths, device):
         return
     content = path.read_bytes()
     try:
+        if broken := zipfile.ZipFile(io.BytesIO(content)).testzip():
+            raise ValueError(f"{broken} has changed since it was written")
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # numbers only, never code
-    except Exception as error:  # of a dozen kinds, depending on where the bytes break off
+        for name, part in vars(trainee).items():
+            if part is not None and (name in state or name not in LATER):
+                part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"].cpu())
+        if device.type != "cpu":
+            getattr(torch, device.type).set_rng_state(state["device_random"].cpu())
+        if [row["epoch"] for row in state["epochs"]] != [*range(1, len(state["epochs"]) + 1)]:
+            raise ValueError("its epochs are not in order")
+    except Exception as error:  # of a dozen kinds, depending on what is wrong with the bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedFile(f"{path} is not a checkpoint: {reason}. Delete it to train from the start") from error
-    for name, part in vars(trainee).items():
-        if part is not None and name in state:  # a part that is not there had no part in the run, see lab.carry
-            part.load_state_dict(state[name])
-    torch.set_rng_state(state["random"].cpu())
-    if device.type != "cpu":
-        getattr(torch, device.type).set_rng_state(state["device_random"].cpu())
     record.epochs.extend(state["epochs"])
 
 

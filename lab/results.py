@@ -160,7 +160,10 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
             kept[record.seed] = record
     for path in sorted((Path(run_dir) / rung).glob("seed*.json")):
         record = RunRecord.read(path)
-        if reason := why_refused(record, rung, recipe, digest):
+        reason = why_refused(record, rung, recipe, digest)
+        if path.stem != f"seed{record.seed}":
+            reason = f"it says that its seed is {record.seed}"
+        if reason:
             raise RefusedRecord(f"{path} cannot be published: {reason}")
         kept[record.seed] = record
     if kept:
@@ -181,5 +184,19 @@ def why_refused(record, rung, recipe, digest):
         "its recipe is not the one in the notebook": record.recipe == recipe,
         "the code that decides its numbers has changed since": record.code_digest in equal_digests(rung, digest),
         "it has not finished": record.clean_train_correct is not None,
+        "its epochs are not those of its recipe": [row["epoch"] for row in record.epochs]
+        == [*range(1, recipe["epochs"] + 1)],
+        "its counts cannot be": all(_counts_are_possible(row, full) for row in record.epochs)
+        and record.clean_train_total == full
+        and (record.clean_train_correct or 0) <= full,
     }
     return next((reason for reason, holds in checks.items() if not holds), None)
+
+
+def _counts_are_possible(row, train_total):
+    totals = {"train": train_total, "held_out": 60_000 - train_total, "test": 10_000}
+    return all(
+        row[f"{split}_correct"] <= row[f"{split}_total"] == total
+        for split, total in totals.items()
+        if f"{split}_total" in row
+    )

@@ -254,6 +254,9 @@ class Payload:
         return pathlib.Path.touch, (self.path,)
 
 
+KINDS = ["pickle", "payload", "empty", "half", "text", "bit", "no network", "epochs astray"]
+
+
 def damaged(kind, whole, trace):
     """The bytes of a checkpoint that is none."""
     buffer = io.BytesIO()
@@ -262,10 +265,20 @@ def damaged(kind, whole, trace):
     if kind == "payload":
         torch.save({"epochs": Payload(trace)}, buffer)
         return buffer.getvalue()
-    return {"empty": b"", "half": whole[: len(whole) // 2], "text": b"<html>please log in</html>"}[kind]
+    if kind in ("no network", "epochs astray"):
+        state = torch.load(io.BytesIO(whole), weights_only=True)
+        if kind == "no network":
+            del state["network"]
+        else:
+            state["epochs"] *= 2
+        torch.save(state, buffer)
+        return buffer.getvalue()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    return {"empty": b"", "half": whole[:middle], "text": b"<html>please log in</html>", "bit": flipped}[kind]
 
 
-@pytest.mark.parametrize("kind", ["pickle", "payload", "empty", "half", "text"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_that_is_none_is_refused_and_never_run(tmp_path, kind):
     train(tmp_path)
     (checkpoint,) = tmp_path.rglob("*.checkpoint")

@@ -177,24 +177,31 @@ def test_nothing_to_merge(merge, tmp_path):
         ({"code_digest": "0ld"}, "code that decides its numbers has changed"),
         ({"clean_train_correct": None}, "has not finished"),
         ({"rung": "a04"}, "of rung a04, not a05"),
+        ({"epochs": make_record().epochs[:-1]}, "epochs are not those of its recipe"),
+        ({"epochs": make_record(test_correct=[10_001] * len(HELD)).epochs}, "counts cannot be"),
+        ({"clean_train_correct": 60_001}, "counts cannot be"),
+        ({"clean_train_total": 59_999}, "counts cannot be"),
+        ({"seed": 4}, "says that its seed is 4"),
     ],
 )
 def test_merge_refuses(merge, tmp_path, changes, reason):
     save(make_record(0), tmp_path)
     merge()
     before = (tmp_path / "results" / f"{RUNG}.json").read_bytes()
-    save(make_record(3, **changes), tmp_path)
+    save(replace(make_record(3), **changes), tmp_path, "seed3.json")
     with pytest.raises(RefusedRecord, match=f"seed3.json cannot be published: .*{reason}"):
         merge()
     assert (tmp_path / "results" / f"{RUNG}.json").read_bytes() == before
 
 
-def test_held_out_images_are_not_counted_as_missing():
-    record, recipe = make_record(recipe=RECIPE | {"held_out": 10_000}), RECIPE | {"held_out": 10_000}
-    assert "not on 50,000" in why_refused(record, RUNG, recipe, DIGEST)
-    assert why_refused(replace(record, train_total=50_000), RUNG, recipe, DIGEST) is None
-    share = RECIPE | {"held_out": 0.1}
-    assert why_refused(make_record(recipe=share, train_total=54_000), RUNG, share, DIGEST) is None
+@pytest.mark.parametrize(("held_out", "kept"), [(10_000, 50_000), (0.1, 54_000)])
+def test_held_out_images_are_not_counted_as_missing(held_out, kept):
+    recipe = RECIPE | {"held_out": held_out}
+    record = make_record(recipe=recipe)
+    assert f"not on {kept:,}" in why_refused(record, RUNG, recipe, DIGEST)
+    rows = [row | {"train_total": kept, "train_correct": kept - 9} for row in record.epochs]
+    counts = {"train_total": kept, "clean_train_total": kept, "clean_train_correct": kept - 9}
+    assert why_refused(replace(record, epochs=rows, **counts), RUNG, recipe, DIGEST) is None
 
 
 def test_write_atomically(tmp_path):
