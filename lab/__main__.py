@@ -12,13 +12,14 @@ from lab.rungs import find_notebooks, find_rungs
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    jobs = {"type": at_least(1), "default": os.cpu_count()}
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="execute notebooks headlessly; results go to --run-dir")
     run.add_argument("rungs", nargs="*", help="ids such as a05 a06; all by default")
     run.add_argument("--dataset", choices=SOURCES, default="auto", help="auto: mnist if it is here, else the sample")
     run.add_argument("--run-dir", default="runs")
-    run.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks side by side, one thread each")
+    run.add_argument("--jobs", **jobs, help="notebooks side by side, one thread each")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     run.set_defaults(command=run_command)
 
@@ -28,8 +29,8 @@ def main(arguments=None):
 
     plan = commands.add_parser("plan", help="runs that results/ lacks, as JSON for workflow/Snakefile")
     plan.add_argument("rungs", nargs="*")
-    plan.add_argument("--seeds", type=int, default=5)
-    plan.add_argument("--seeds-of-large", type=int, default=1, help="of rungs from 50,000 parameters on")
+    plan.add_argument("--seeds", type=at_least(0), default=5)
+    plan.add_argument("--seeds-of-large", type=at_least(0), default=1, help="of rungs from 50,000 parameters on")
     plan.set_defaults(command=plan_command)
 
     results = commands.add_parser("results", help="merge run records into results/")
@@ -53,8 +54,8 @@ def main(arguments=None):
         "search", help="try networks on held-out training images; candidates, JSON lines, on stdin"
     )
     search.add_argument("topic", help="names results/search/<topic>.jsonl")
-    search.add_argument("--seeds", type=int, default=1)
-    search.add_argument("--jobs", type=int, default=os.cpu_count())
+    search.add_argument("--seeds", type=at_least(1), default=1, help="of every candidate")
+    search.add_argument("--jobs", **jobs, help="runs side by side, one thread each")
     search.set_defaults(command=search_command)
 
     bench = commands.add_parser("bench", help="measure images per second against the originals' loop")
@@ -63,18 +64,32 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         return options.command(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 
+def at_least(least):
+    """What argparse needs to read a whole number."""
+
+    def read(text):
+        number = int(text) if text.isdecimal() else None
+        if number is None or number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        return number
+
+    return read
+
+
 def run_command(options):
+    from lab.files import require_writable
     from lab.notebooks import format_table, mnist_folder, run_all, write_index
 
     parameters = {name: _literal(value) for name, value in options.parameters}
     check_values(parameters)
-    if options.jobs < 1:
-        raise ValueError(f"--jobs {options.jobs} must be at least 1")
+    if "run_dir" in parameters:
+        raise ValueError(f"parameter run_dir={parameters['run_dir']!r} is set by --run-dir")
     notebooks = find_notebooks(options.rungs)
+    require_writable(options.run_dir)
     folder = mnist_folder()
     dataset = parameters.pop("dataset", options.dataset)
     if dataset == "auto":
@@ -135,8 +150,10 @@ def results_command(options):
 
     for rung in find_rungs(options.rungs):
         for name, recipe in rung.recipes.items():
-            records = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
+            records, left_out = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
             print(f"{name}  seeds {', '.join(str(record.seed) for record in records) or 'none'}")
+            for seed, reason in left_out.items():
+                print(f"{name}  seed {seed} is left out: {reason}")
 
 
 def carry_command(options):
@@ -152,9 +169,13 @@ def carry_command(options):
 
 def render_command(options):
     from lab.render import render_all
+    from lab.results import load_records
 
     for path in render_all():
         print(f"rewritten: {path}")
+    missing = [name for rung in find_rungs() for name in rung.recipes if not load_records(name)]
+    if missing:
+        print(f"no results yet, so no figures either: {', '.join(missing)}")
 
 
 def publish_command(options):
@@ -166,9 +187,9 @@ def publish_command(options):
 
 
 def search_command(options):
-    from lab.search import search
+    from lab.search import read_json_lines, search
 
-    candidates = [json.loads(line) for line in sys.stdin if line.strip()]
+    candidates = list(read_json_lines("stdin", sys.stdin))
     for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs):
         outcome = f"{100 * trial.last5:.2f}" if trial.correct else "diverged"
         print(f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}", flush=True)

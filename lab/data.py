@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lab.rules import check, is_a, one_of, whole
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("auto", "mnist", "sample")
 CLASSES = 10
@@ -27,6 +29,11 @@ MNIST_SHA256 = {
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+RULES = {
+    "source": one_of(*SOURCES),
+    "root": is_a((str, Path, type(None)), "a folder, or None"),
+    "train_limit": whole(0, 60_000),
 }
 IMAGE_HEADER_BYTES, LABEL_HEADER_BYTES = 16, 8
 
@@ -92,8 +99,8 @@ def load_digits(source="auto", root=None, *, train_limit=0):
     Raises: ValueError for an unknown source or a limit outside the data; DataError for files that are missing and
         cannot be fetched, or that are not the real ones: it names the file, both digests and the remedy.
     """
-    if source not in SOURCES:
-        raise ValueError(f"dataset={source!r} is unknown; choose one of {', '.join(SOURCES)}")
+    values = {"source": source, "root": root, "train_limit": train_limit}
+    check("load_digits:", values, RULES)
     if source == "sample":
         digits = _load_sample()
     else:
@@ -106,8 +113,7 @@ def load_digits(source="auto", root=None, *, train_limit=0):
                 raise
             warnings.warn(f"{SAMPLE_WARNING} ({error})", stacklevel=2)
             digits = _load_sample()
-    if not 0 <= train_limit <= len(digits.train):
-        raise ValueError(f"train_limit={train_limit} is outside 0 to {len(digits.train)}, the images of {digits.name}")
+    check("load_digits:", values, {"train_limit": whole(0, len(digits.train))})
     return Digits(digits.name, digits.sha256, digits.train.first(train_limit or len(digits.train)), digits.test)
 
 

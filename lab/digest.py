@@ -1,7 +1,8 @@
 """A digest of exactly that code which decides a number: it changes when a result could, and only then.
 
 It covers the given functions and classes and, transitively, every function, class and constant of this project
-that they name. Docstrings, comments, layout, annotations of functions and the text of errors do not count.
+that they name. Docstrings, comments, layout, annotations of functions, the text of errors and the rules for settings
+do not count: a rule lets a value pass or refuses it, and changes none.
 A constant has to be plain: numbers, texts, tuples, or a dictionary of those and of torch's functions.
 """
 
@@ -62,7 +63,7 @@ class _Bare(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node, ast.FunctionDef):
             node.returns = None
-        node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
+        node.body = [part for part in node.body if not _is_text(part) and not _is_check(part)] or [ast.Pass()]
         return node
 
     visit_ClassDef = visit_FunctionDef = _body
@@ -76,3 +77,7 @@ class _Bare(ast.NodeTransformer):
 
 def _is_text(node):
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_check(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "check"

@@ -1,11 +1,14 @@
 """Writing files so that an interruption or a full disk never leaves half of one."""
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 STALE_SECONDS = 3600  # a temporary file that old was left behind by a process that was killed
 
 
@@ -32,10 +35,12 @@ def write_atomically(path, content):
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
+        reason = "A file stands where a folder should be" if error.errno in NO_FOLDER else error.strerror
+        remedy = "Free some space, or choose" if error.errno in FULL else "Choose"
         raise OSError(
             error.errno,
-            f"cannot write {len(content):,} bytes to {path}: {error.strerror}. Free some space or choose another "
-            f"run_dir, then run again: finished epochs are kept and training resumes after the last one",
+            f"cannot write {len(content):,} bytes to {path}: {reason}. {remedy} another run_dir, then run again: "
+            f"finished epochs are kept and training resumes after the last one",
         ) from error
     finally:
         if temporary is not None:

@@ -19,9 +19,15 @@ from lab.parameters import check_values
 from lab.progress import EpochLines
 from lab.recipe import Recipe, without_held_out
 from lab.results import RunRecord, describe_versions
+from lab.rules import check, is_a, word
 from lab.schema import DamagedFile
 from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
 
+RULES = {
+    "recipe": is_a(Recipe, "a Recipe"),
+    "digits": is_a(Digits, "what load_digits returns"),
+    "rung": word(),
+}
 LATER = ("augmentation",)  # parts of a trainee that checkpoints of earlier code lack, see lab.carry
 
 
@@ -63,10 +69,11 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
     Returns: Run.
     Raises: TrainingDiverged; OSError if the disk is full; DamagedFile for a checkpoint that cannot be read; ValueError
-        naming what is wrong with seed, device, threads or run_dir, or if held_out leaves nothing to train on, or if
+        naming what is wrong with one of the arguments, or if held_out leaves nothing to train on, or if
         the last batch would hold a single image.
     """
     run_dir = str(run_dir) if isinstance(run_dir, Path) else run_dir
+    check("fit:", {"recipe": recipe, "digits": digits, "rung": rung}, RULES)
     check_values({"seed": seed, "threads": threads, "run_dir": run_dir})
     device = choose_device(device)
     folder = ROOT / run_dir / rung
@@ -170,8 +177,8 @@ def _resume(trainee, record, paths, device):
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         return
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         if broken := zipfile.ZipFile(io.BytesIO(content)).testzip():
             raise ValueError(f"{broken} has changed since it was written")
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # numbers only, never code
@@ -185,6 +192,8 @@ def _resume(trainee, record, paths, device):
             raise ValueError("its epochs are not in order")
     except Exception as error:  # of a dozen kinds, depending on what is wrong with the bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if isinstance(error, zipfile.BadZipFile):
+            reason = "it is cut short, or something else altogether"
         raise DamagedFile(f"{path} is not a checkpoint: {reason}. Delete it to train from the start") from error
     record.epochs.extend(state["epochs"])
 

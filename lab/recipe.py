@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lab.rules import Rule, check, flag, number, one_of, pair, whole
+from lab.rules import Rule, check, flag, is_a, number, one_of, pair, whole
 
 LATER = ("average",)  # settings that joined when results were there: written down only where they are on
 
@@ -68,21 +68,27 @@ class ReduceLROnPlateau:
 PER_BATCH = (OneCycleLR, CosineCycle)  # stepped after every batch; the others after every epoch
 
 
+def _is_transform(value):
+    return callable(value) and not isinstance(value, type)
+
+
 SCHEDULES = (StepLR, OneCycleLR, CosineCycle, ReduceLROnPlateau, type(None))
 RULES = {
     "network": Rule("a class of networks", lambda value: isinstance(value, type) and issubclass(value, nn.Module)),
-    "arguments": Rule("a dictionary", lambda value: isinstance(value, dict)),
+    "arguments": is_a(dict, "a dictionary"),
     "epochs": whole(1, 10_000),
     "batch_size": whole(1, 1_000_000),
     "loss": one_of("cross_entropy", "nll"),
     "optimizer": one_of("SGD", "Adam", "AdamW"),
-    "learning_rate": number(above=0, high=1e18),  # torch takes whole numbers up to 2**63
+    "learning_rate": number(above=0),
     "momentum": number(0, below=1),
     "nesterov": flag(),
     "betas": pair(number(0, below=1)),
-    "weight_decay": number(0, 1e18),
-    "schedule": Rule("a schedule of this module, or None", lambda value: isinstance(value, SCHEDULES)),
-    "augmentation": Rule("a tuple of transforms", lambda value: isinstance(value, tuple) and all(map(callable, value))),
+    "weight_decay": number(0),
+    "schedule": is_a(SCHEDULES, "a schedule of this module, or None"),
+    "augmentation": Rule(
+        "a tuple of transforms", lambda value: isinstance(value, tuple) and all(map(_is_transform, value))
+    ),
     "held_out": Rule(
         "a whole number of images, or a share below 1",
         lambda value: whole(0, 1_000_000).holds(value) or number(0, below=1).holds(value),

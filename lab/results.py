@@ -151,12 +151,15 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
         recipe: the published recipe as a dictionary.
         digest: code digest of the present code.
 
-    Returns: list of RunRecord, all that the file now holds.
+    Returns: list of RunRecord, all that the file now holds, and a dictionary with the reason for every seed that it
+        held and that was left out.
     Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code; DamagedFile.
     """
-    kept = {}
+    kept, left_out = {}, {}
     for record in load_records(rung, folder):
-        if why_refused(record, rung, recipe, digest) is None:
+        if reason := why_refused(record, rung, recipe, digest):
+            left_out[record.seed] = reason
+        else:
             kept[record.seed] = record
     for path in sorted((Path(run_dir) / rung).glob("seed*.json")):
         record = RunRecord.read(path)
@@ -171,7 +174,8 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
         text = ",\n".join(run.to_json().strip() for run in runs)
         header = f'{{"rung": {json.dumps(rung)},\n "recipe": {json.dumps(recipe)},\n "runs": [\n'
         write_atomically(Path(folder) / f"{rung}.json", header + text + "\n]}\n")
-    return [kept[seed] for seed in sorted(kept)]
+    reasons = {seed: reason for seed, reason in left_out.items() if seed not in kept}
+    return [kept[seed] for seed in sorted(kept)], reasons
 
 
 def why_refused(record, rung, recipe, digest):

@@ -1,10 +1,11 @@
 """Rules for settings: what a value must be, as a test and in words, and one error that names what breaks a rule."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 
-LARGEST = 1e30  # float32, in which networks compute, ends at 3e38
+LARGEST = 1e18  # torch takes whole numbers up to 2**63, and float32, in which networks compute, goes on to 3e38
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,19 @@ def one_of(*choices):
     return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
 
 
+def word():
+    """Something that can name a file or folder on every system, and nothing outside its place."""
+    fits = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+    return Rule("letters, digits, _ or -", lambda value: isinstance(value, str) and fits(value) is not None)
+
+
+def is_a(kind, expected):
+    """An object of a kind, described in words."""
+    return Rule(expected, lambda value: isinstance(value, kind))
+
+
 def flag():
-    return Rule("True or False", lambda value: isinstance(value, bool))
+    return is_a(bool, "True or False")
 
 
 def pair(rule):

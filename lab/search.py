@@ -21,8 +21,9 @@ from lab import augment
 from lab.data import ROOT, Digits, load_digits
 from lab.files import write_atomically
 from lab.fitting import fit, recipe_digest
-from lab.notation import Notation
+from lab.notation import ACTIVATIONS, Notation
 from lab.recipe import CosineCycle, Recipe
+from lab.rules import check, is_a, number, one_of, word
 from lab.training import TrainingDiverged
 
 SEARCH = ROOT / "results" / "search"
@@ -44,6 +45,14 @@ DEFAULTS = {
     "scale": 0.1,
     "shear": 0.0,  # degrees
     "interpolation": "nearest",
+}
+RULES = {  # of settings that go into a calculation before a recipe or a transform checks them
+    "layers": is_a(str, "words of lab/notation.py"),
+    "activation": one_of(*ACTIVATIONS),
+    "rate": number(above=0),
+    "start": number(above=0, high=1),
+    "momentum": number(0, below=1),
+    "scale": number(0, below=1),
 }
 
 
@@ -80,6 +89,7 @@ def build_recipe(settings):
     if unknown or "layers" not in settings:
         raise ValueError(f"a candidate has layers and any of {', '.join(DEFAULTS)}; found {', '.join(settings)}")
     values = DEFAULTS | settings
+    check("candidate:", values, RULES)
     distortion = augment.RandomAffine(
         degrees=values["rotation"],
         translate=values["shift"],
@@ -118,9 +128,12 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
         jobs: runs side by side, on one thread each.
         data: Digits, held-out images in place of the test set; the default is the full MNIST's.
 
-    Raises: ValueError naming what is wrong with a candidate, before anything runs.
+    Raises: ValueError naming what is wrong with the topic or a candidate, before anything runs.
     """
+    check("search:", {"topic": topic}, {"topic": word()})
     path = Path(folder) / f"{topic}.jsonl"
+    if not candidates:
+        raise ValueError('search: there are no candidates, one JSON object a line: {"layers": "c8 M c12 G"}')
     for settings in candidates:
         build_recipe(settings).build_network()
     done = {(trial.name, trial.seed) for trial in load_trials(path)}
@@ -136,7 +149,22 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
 
 def load_trials(path):
     """The trials of a file in the order in which they ended; none if there is no such file yet."""
-    return [Trial(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [Trial(**trial) for trial in read_json_lines(path, lines)]
+
+
+def read_json_lines(source, lines):
+    """The objects on some lines, empty ones skipped; ValueError naming source and line of what is none."""
+    for position, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{source}, line {position} is not JSON: {error.msg}, column {error.colno}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{source}, line {position} is no JSON object: {line.strip()}")
+        yield found
 
 
 def _name(settings):

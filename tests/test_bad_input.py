@@ -118,6 +118,7 @@ def few():
 @example("held_out", 36)
 @example("batch_size", 1_000_000)
 @example("momentum", 0.9999999999999999)
+@example("augmentation", (RandomRotation,))
 def test_a_recipe_trains_diverges_or_is_refused_by_name(few, tmp_path_factory, name, value):
     try:
         recipe = Recipe(**BASE | {name: value})
@@ -133,7 +134,11 @@ def test_a_recipe_trains_diverges_or_is_refused_by_name(few, tmp_path_factory, n
 
 
 @searched
-@given(st.sampled_from(["seed", "device", "threads", "run_dir"]), anything)
+@given(st.sampled_from(["recipe", "digits", "rung", "seed", "device", "threads", "run_dir"]), anything)
+@example("recipe", "a03")
+@example("digits", "sample")
+@example("rung", "../outside")
+@example("rung", "")
 @example("run_dir", "model.py")
 @example("run_dir", "a\0b")
 @example("threads", 10**6)
@@ -143,14 +148,33 @@ def test_fit_refuses_what_is_not_its_arguments_kind_by_name(few, name, value):
     assume(not (name == "run_dir" and isinstance(value, str)) or value in ("model.py", "a\0b", ""))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            knobs = {"device": "cpu", "run_dir": folder, name: value}
-            record = fit(Recipe(**BASE), few, rung="t00", **knobs).record
+            knobs = {"recipe": Recipe(**BASE), "digits": few, "rung": "t00", "device": "cpu", "run_dir": folder}
+            record = fit(**knobs | {name: value}).record
+            assert Path(folder, record.rung, f"seed{record.seed}.json").exists() or name == "run_dir"
     except (ValueError, OSError, RuntimeError) as error:
         assert re.search(f"{name}={re.escape(repr(value))}|cannot write .*{re.escape(str(value))}", str(error))
     else:
         assert name != "seed" or same(record.seed, value)
     finally:
         torch.set_num_threads(threads)
+
+
+@searched
+@given(st.sampled_from(["source", "root", "train_limit"]), anything)
+@example("train_limit", "5")
+@example("train_limit", 2.5)
+@example("train_limit", True)
+@example("train_limit", 4_000)
+@example("train_limit", 4_001)
+def test_data_is_loaded_as_meant_or_refused_by_name(few, name, value):
+    assume(not (name == "source" and value in ("auto", "mnist")))
+    try:
+        digits = load_digits(**{"source": "sample"} | {name: value})
+    except ValueError as error:
+        assert str(error).startswith(f"load_digits: {name}={value!r} must be ")
+    else:
+        assert digits.sha256 == few.sha256
+        assert len(digits.train) == (value if name == "train_limit" and value else 4_000)
 
 
 SCHEDULES = {
@@ -167,7 +191,7 @@ TRANSFORMS = {RandomRotation: {"degrees": 5}, RandomAffine: {"degrees": 5}, Colo
 @example((CosineCycle, "start"), 5e-324)
 @example((OneCycleLR, "warmup"), 0)
 @example((OneCycleLR, "warmup"), 0.1)  # a rise of one of the ten batches, which torch cannot do
-@example((StepLR, "gamma"), 1e30)
+@example((StepLR, "gamma"), 1e18)
 def test_a_schedule_gives_finite_rates_or_is_refused_by_name(setting, value):
     kind, name = setting
     try:

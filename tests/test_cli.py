@@ -1,5 +1,6 @@
 """The command line and the Makefile, up to the point where something would be executed."""
 
+import io
 import json
 import os
 import re
@@ -85,6 +86,50 @@ def test_wrong_parameters_start_nothing(wrong, executed, tmp_path):
     assert stopped.value.code != 0
     assert executed == {}
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_for_results_is_chosen_in_one_place_only(executed, tmp_path):
+    with pytest.raises(SystemExit, match="run_dir='elsewhere' is set by --run-dir"):
+        run(tmp_path, "a07", "-p", "run_dir", "elsewhere")
+    with pytest.raises(SystemExit, match="model.py.*A file stands where a folder should be. Choose another run_dir"):
+        main(["run", "a07", "--dataset", "sample", "--run-dir", str(ROOT / "model.py")])
+    assert executed == {}
+
+
+@pytest.mark.parametrize("command", ["run --jobs 0", "search t --jobs no", "search t --seeds 0", "plan --seeds -1"])
+def test_impossible_counts_are_named(command, capsys):
+    with pytest.raises(SystemExit):
+        main(command.split())
+    *_, option, value = command.split()
+    assert f"argument {option}: '{value}' must be a whole number of at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "there are no candidates"),
+        ("\n5\n", "stdin, line 2 is no JSON object: 5"),
+        ('{"layers": "c4 G"}\n{x', "stdin, line 2 is not JSON: .*, column 2"),
+        ('{"layers": "c4 G", "rate": "0.1"}', "candidate: rate='0.1' must be a number"),
+    ],
+)
+def test_candidates_that_are_none_are_named(monkeypatch, lines, message):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    with pytest.raises(SystemExit, match=message):
+        main(["search", "t"])
+
+
+def test_a_probe_that_fails_ends_in_words(monkeypatch):
+    monkeypatch.setattr("lab.carry.carry", lambda *_: (_ for _ in ()).throw(RuntimeError("a07 failed in /old")))
+    with pytest.raises(SystemExit, match="error: a07 failed in /old"):
+        main(["carry", "HEAD", "a07"])
+
+
+def test_rungs_without_results_are_named(monkeypatch, capsys):
+    monkeypatch.setattr("lab.render.render_all", list)
+    monkeypatch.setattr("lab.results.load_records", lambda name: [] if name == "a05" else [1])
+    main(["render"])
+    assert capsys.readouterr().out == "no results yet, so no figures either: a05\n"
 
 
 def test_wrong_parameters_through_the_shell(tmp_path):

@@ -102,7 +102,7 @@ def test_train_limit_takes_the_first_images(sample):
 
 @pytest.mark.parametrize(
     ("source", "limit", "named"),
-    [("fashion", 0, "'fashion'"), ("sample", -1, "train_limit=-1 "), ("sample", 4001, "train_limit=4001 ")],
+    [("fashion", 0, "'fashion'"), ("sample", -1, "train_limit=-1 must"), ("sample", 4001, "train_limit=4001 must")],
 )
 def test_bad_arguments_are_named(source, limit, named):
     with pytest.raises(ValueError, match=named):

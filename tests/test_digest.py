@@ -25,12 +25,17 @@ RATE, SIZES, NAMES = 0.5, (1, 2), {"fast": 9}
 
 def run(time, *, load: float = 1.0):
     """Run it."""
+    check(time, RULES)
     if load < 0:
         raise ValueError(f"load {load} is below zero")
     return _push(time) * RATE  # power
 
 def _push(time):
     return Wheel().turn(time) + SIZES[0] + NAMES["fast"] + 7
+
+def check(value, rules):
+    return max(value, rules["most"])
+RULES = {"most": 99}
 
 def idle():
     return UNUSED
@@ -76,6 +81,8 @@ def digest_of_run(tmp_path_factory, monkeypatch):
         ("is below zero", "is negative"),
         ("return angle * self.ratio", "return (angle  *  self.ratio)"),
         ("return UNUSED", "return UNUSED + 1"),
+        ("    check(time, RULES)\n", ""),
+        ('"most": 99', '"most": 98'),
         ("UNUSED = 100", "UNUSED = 101"),
     ],
 )

@@ -217,7 +217,7 @@ def test_read_only_folder(unbroken, disk):
     first = bits(train(disk, seed=1))
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(
-        OSError, match=f"cannot write .* bytes to {disk}.*Read-only file system.*choose another run_dir"
+        OSError, match=f"cannot write .* bytes to {disk}.*Read-only file system.*Choose another run_dir"
     ):
         train(disk)
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
@@ -254,7 +254,16 @@ class Payload:
         return pathlib.Path.touch, (self.path,)
 
 
-KINDS = ["pickle", "payload", "empty", "half", "text", "bit", "no network", "epochs astray"]
+KINDS = {  # of damage, and what is said of it
+    "pickle": "",
+    "payload": "",
+    "empty": "cut short",
+    "half": "cut short",
+    "text": "something else altogether",
+    "bit": "has changed since it was written",
+    "no network": "network",
+    "epochs astray": "epochs are not in order",
+}
 
 
 def damaged(kind, whole, trace):
@@ -288,7 +297,16 @@ def test_a_checkpoint_that_is_none_is_refused_and_never_run(tmp_path, kind):
         assert trace.exists()  # it would do its harm
         trace.unlink()
     checkpoint.write_bytes(content)
-    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint: .*Delete it"):
+    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint: .*{KINDS[kind]}.*Delete it"):
         train(tmp_path)
     assert not trace.exists()
     assert checkpoint.read_bytes() == content  # nothing of the user's is deleted
+
+
+def test_a_folder_in_place_of_a_checkpoint(tmp_path):
+    train(tmp_path)
+    (checkpoint,) = tmp_path.rglob("*.checkpoint")
+    checkpoint.unlink()
+    checkpoint.mkdir()
+    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint: .*Is a directory.*Delete it"):
+        train(tmp_path)

@@ -154,6 +154,9 @@ def test_executed_means_every_cell(tmp_path):
     check_executed(write_notebook(path, "1", " \n", "2", counts=[1, None, 2]))  # an empty cell has nothing to run
     with pytest.raises(NotRun, match="notebook.ipynb: code cell 1 was never executed"):
         check_executed(write_notebook(path, "1", "2", "3", counts=[1, None, 2]))
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(NotRun, match="notebook.ipynb is not a whole notebook"):
+        check_executed(path)
 
 
 def make_record(**changes):

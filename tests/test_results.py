@@ -44,7 +44,7 @@ def save(record, run_dir, name=None):
 @pytest.fixture
 def merge(tmp_path):
     """Merge the records under tmp_path into tmp_path/results."""
-    return lambda digest=DIGEST: merge_records(RUNG, RECIPE, digest, tmp_path, tmp_path / "results")
+    return lambda digest=DIGEST: merge_records(RUNG, RECIPE, digest, tmp_path, tmp_path / "results")[0]
 
 
 def test_statistics_of_one_run():
@@ -155,12 +155,15 @@ def test_merged_file(merge, tmp_path):
     assert content == {"rung": RUNG, "recipe": RECIPE, "runs": [asdict(make_record(0)), asdict(make_record(1))]}
 
 
-def test_merge_drops_what_older_code_has_left(merge, tmp_path):
-    save(make_record(0), tmp_path)
+def test_what_older_code_has_left_is_named_and_left_out(merge, tmp_path):
+    for seed in (0, 1):
+        save(make_record(seed), tmp_path)
     merge()
     (tmp_path / RUNG / "seed0.json").unlink()
     save(make_record(1, code_digest="new"), tmp_path)
-    assert [record.seed for record in merge("new")] == [1]
+    records, left_out = merge_records(RUNG, RECIPE, "new", tmp_path, tmp_path / "results")
+    assert [record.seed for record in records] == [1]
+    assert left_out == {0: "the code that decides its numbers has changed since"}
 
 
 def test_nothing_to_merge(merge, tmp_path):

@@ -42,6 +42,18 @@ def test_nothing_is_run_twice_and_seeds_come_in_turn(run, tmp_path):
     assert [trial.seed for trial in run(SMALL, seeds=3)] == [2]
 
 
+@pytest.mark.parametrize("topic", ["", "../t", "t.jsonl", 5])
+def test_a_topic_cannot_lead_elsewhere(topic):
+    with pytest.raises(ValueError, match=f"search: topic={topic!r} must be letters"):
+        next(search(topic, [SMALL]))
+
+
+def test_a_damaged_line_is_named(run, tmp_path):
+    (tmp_path / "t.jsonl").write_text("\n{")
+    with pytest.raises(ValueError, match="t.jsonl, line 2 is not JSON"):
+        run(SMALL)
+
+
 def test_a_run_that_diverges_is_kept_as_such(run, tmp_path):
     (trial,) = run(SMALL | {"rate": 1e18})
     assert trial.correct is None
@@ -61,10 +73,13 @@ def test_settings_reach_the_recipe():
     assert plain["arguments"] == {"layers": "c4 G", "activation": DEFAULTS["activation"]}
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 3}, {"layers": "c4 G", "epoch": 3}, {"layers": "c4 X G"}])
-def test_a_wrong_candidate_stops_the_search_before_it_begins(run, tmp_path, settings):
-    with pytest.raises(ValueError, match="candidate has|cannot read"):
-        run(SMALL, settings)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"layers": None}, {"epoch": 3}, {"layers": "c4 X G"}, {"scale": "0.1"}, {"rotation": None}, {"average": 1}],
+)
+def test_a_wrong_candidate_stops_the_search_before_it_begins(run, tmp_path, wrong):
+    with pytest.raises(ValueError, match="candidate(: | has)|cannot read|degrees=None must|average=1 must"):
+        run(SMALL, {"layers": "c4 G"} | wrong)
     assert not (tmp_path / "t.jsonl").exists()
 
 
