@@ -30,6 +30,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from lab.rules import check, number
+
 # ------------------------------------------------------------------------------------ building blocks
 
 
@@ -65,6 +67,7 @@ class ConvUnit(nn.Sequential):
     """
 
     def __init__(self, in_channels, out_channels, kernel_size=3, *, after, padding=0, bias=False, dropout=0.0):
+        check("ConvUnit:", {"dropout": dropout}, {"dropout": number(0, below=1)})
         followers = {
             "relu": nn.ReLU,
             "norm": partial(nn.BatchNorm2d, out_channels),

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 
 from lab.data import SOURCES
@@ -66,6 +67,8 @@ def main(arguments=None):
         return options.command(options)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what has finished is kept, and the same command goes on from there")
 
 
 def at_least(least):
@@ -96,6 +99,8 @@ def run_command(options):
         dataset = "mnist" if folder else "sample"
     if folder:
         os.environ["MNIST_ROOT"] = str(folder)
+    elif "MNIST_ROOT" in os.environ:
+        print(f"MNIST_ROOT={os.environ['MNIST_ROOT']} does not hold the four files in MNIST/raw", flush=True)
     note = {
         "sample": "Data: the bundled sample of 5,000 real MNIST digits, a quick look whose accuracies cannot be "
         "compared with those of the full set. The published runs: make run DATASET=mnist",
@@ -104,9 +109,10 @@ def run_command(options):
     print(note, flush=True)
     if dataset == "mnist" and not folder:
         _download_once()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch that is told to end takes its kernels along
     outcomes = run_all(notebooks, options.run_dir, parameters | {"dataset": dataset}, options.jobs)
-    write_index(outcomes, options.run_dir, note)
     print(format_table(outcomes))
+    write_index(outcomes, options.run_dir, note)
     print(f"\nPages: {options.run_dir}/index.html")
     return int(any(outcome.error for outcome in outcomes))
 
@@ -146,14 +152,22 @@ def plan_command(options):
 
 def results_command(options):
     from lab.fitting import recipe_digest
-    from lab.results import merge_records
+    from lab.results import RefusedRecord, merge_records
+    from lab.schema import DamagedFile
 
+    refused = 0
     for rung in find_rungs(options.rungs):
         for name, recipe in rung.recipes.items():
-            records, left_out = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
+            try:
+                records, left_out = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
+            except (RefusedRecord, DamagedFile) as error:  # the others are merged all the same
+                print(f"{name}  as it was: {error}")
+                refused += 1
+                continue
             print(f"{name}  seeds {', '.join(str(record.seed) for record in records) or 'none'}")
             for seed, reason in left_out.items():
                 print(f"{name}  seed {seed} is left out: {reason}")
+    return int(refused > 0)
 
 
 def carry_command(options):
@@ -189,7 +203,7 @@ def publish_command(options):
 def search_command(options):
     from lab.search import read_json_lines, search
 
-    candidates = list(read_json_lines("stdin", sys.stdin))
+    candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
     for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs):
         outcome = f"{100 * trial.last5:.2f}" if trial.correct else "diverged"
         print(f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}", flush=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lab.data import ROOT
 from lab.files import write_atomically
+from lab.schema import read_json
 
 SAME_BITS = ROOT / "results" / "same_bits.json"
 
@@ -103,7 +104,7 @@ def _git(*arguments):
 
 
 def _read(path):
-    return json.loads(path.read_text()) if path.exists() else []
+    return read_json(path, "list of equal code") if path.exists() else []
 
 
 def _append(path, entry):

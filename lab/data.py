@@ -35,6 +35,7 @@ RULES = {
     "root": is_a((str, Path, type(None)), "a folder, or None"),
     "train_limit": whole(0, 60_000),
 }
+MNIST_DIGEST = hashlib.sha256("".join(MNIST_SHA256.values()).encode()).hexdigest()  # of all four together
 IMAGE_HEADER_BYTES, LABEL_HEADER_BYTES = 16, 8
 
 SAMPLE_WARNING = (
@@ -53,6 +54,14 @@ class Split:
 
     images: torch.Tensor
     labels: torch.Tensor
+
+    def __post_init__(self):
+        found = self.images.dtype, self.images.shape[1:], self.labels.dtype, self.labels.shape
+        if found != (torch.uint8, (1, 28, 28), torch.int64, self.images.shape[:1]):
+            raise ValueError(
+                f"Split: images must be uint8 (N, 1, 28, 28) and labels int64 (N,); found {self.images.dtype} "
+                f"{tuple(self.images.shape)} and {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
 
     def __len__(self):
         return len(self.labels)
@@ -166,7 +175,7 @@ def _load_mnist(raw):
     splits = (
         _split(arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"]) for part in ("train", "t10k")
     )
-    return Digits("mnist", hashlib.sha256("".join(MNIST_SHA256.values()).encode()).hexdigest(), *splits)
+    return Digits("mnist", MNIST_DIGEST, *splits)
 
 
 def _load_sample():

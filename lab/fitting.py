@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import hashlib
 import io
 import math
 import zipfile
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from lab.carry import equal_digests
-from lab.data import ROOT, Digits
+from lab.data import CLASSES, ROOT, Digits
 from lab.digest import code_digest
 from lab.files import require_writable, write_atomically
 from lab.parameters import check_values
@@ -20,7 +21,7 @@ from lab.progress import EpochLines
 from lab.recipe import Recipe, without_held_out
 from lab.results import RunRecord, describe_versions
 from lab.rules import check, is_a, word
-from lab.schema import DamagedFile
+from lab.schema import DamagedFile, require
 from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
 
 RULES = {
@@ -69,14 +70,14 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
     Returns: Run.
     Raises: TrainingDiverged; OSError if the disk is full; DamagedFile for a checkpoint that cannot be read; ValueError
-        naming what is wrong with one of the arguments, or if held_out leaves nothing to train on, or if
-        the last batch would hold a single image.
+        naming what is wrong with one of the arguments, or if they do not fit each other.
     """
     run_dir = str(run_dir) if isinstance(run_dir, Path) else run_dir
     check("fit:", {"recipe": recipe, "digits": digits, "rung": rung}, RULES)
     check_values({"seed": seed, "threads": threads, "run_dir": run_dir})
+    require_trainable(recipe, digits)
     device = choose_device(device)
-    folder = ROOT / run_dir / rung
+    folder = ROOT / Path(run_dir).expanduser() / rung
     path = folder / f"seed{seed}.json"
     require_writable(folder)
     if threads:
@@ -99,7 +100,8 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             versions=describe_versions(),
         )
         checkpoint, *earlier = _checkpoints(folder, record)
-        _resume(trainee, record, [checkpoint, *earlier], device)
+        data = _digest_of(digits)
+        _resume(trainee, record, data, [checkpoint, *earlier], device)
         batches = math.ceil(len(train) / recipe.batch_size)
         with EpochLines(recipe.epochs, batches, record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
@@ -111,7 +113,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
                     write_atomically(path, record.to_json())  # unfinished: the epochs before this one
                     raise TrainingDiverged(f"epoch {epoch}: {error} What was done is in {path}.") from None
                 record.epochs.append({"epoch": epoch, **row})
-                _save(trainee, record, checkpoint, device)
+                _save(trainee, record, data, checkpoint, device)
                 lines.show(record.epochs[-1])
     clean = evaluate(trainee.outcome, train, recipe)
     record.finish(clean.correct, clean.total)
@@ -130,19 +132,45 @@ def choose_device(name):
     return torch.device(name)
 
 
-def _splits(recipe, digits, device):
-    train, held_out = digits.train, None
-    if recipe.held_out:
-        kept = without_held_out(len(train), recipe.held_out)
-        if not 0 < kept < len(train):
-            raise ValueError(f"held_out={recipe.held_out} leaves none of {len(train)} training images on one side")
-        train, held_out = train.first(kept), train.last(len(train) - kept)
-    if len(train) % recipe.batch_size == 1:
+def require_trainable(recipe, digits):
+    """Raise ValueError, before anything is trained, if network, loss and data do not fit each other."""
+    made = f"Recipe: network={recipe.network.__name__} with arguments={recipe.arguments!r}"
+    try:
+        with torch.inference_mode():
+            outputs = recipe.specimen()(torch.zeros(2, 1, 28, 28))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{made} cannot be used on images of 28x28: {error}") from error
+    if outputs.shape != (2, CLASSES):
+        raise ValueError(f"{made} puts out {tuple(outputs.shape)} for two images, not (2, {CLASSES})")
+    if recipe.loss == "nll" and not torch.allclose(outputs.exp().sum(1), torch.ones(2), atol=1e-3):
         raise ValueError(
-            f"{len(train)} training images in batches of {recipe.batch_size} leave one image alone in the last batch, "
+            f"Recipe: loss='nll' must be 'cross_entropy' for {recipe.network.__name__}, which ends in logits"
+        )
+    images, kept = len(digits.train), without_held_out(len(digits.train), recipe.held_out)
+    if not images or not len(digits.test):
+        raise ValueError(f"{digits} leave nothing to train or to test on")
+    if recipe.held_out and not 0 < kept < images:
+        raise ValueError(f"held_out={recipe.held_out} leaves none of {images} training images on one side")
+    if kept % recipe.batch_size == 1:
+        raise ValueError(
+            f"{kept} training images in batches of {recipe.batch_size} leave one image alone in the last batch, "
             f"which batch normalisation cannot train on; choose another train_limit or batch_size"
         )
-    return train.to(device), held_out and held_out.to(device), digits.test.to(device)
+
+
+def _splits(recipe, digits, device):
+    kept = without_held_out(len(digits.train), recipe.held_out)
+    held_out = digits.train.last(len(digits.train) - kept).to(device) if recipe.held_out else None
+    return digits.train.first(kept).to(device), held_out, digits.test.to(device)
+
+
+def _digest_of(digits):
+    """Digest of the images and labels themselves, which a data set made by hand may have changed."""
+    found = hashlib.sha256()
+    for split in (digits.train, digits.test):
+        found.update(split.images.contiguous().numpy())
+        found.update(split.labels.contiguous().numpy())
+    return found.hexdigest()
 
 
 def _refuse_divergence(row):
@@ -162,9 +190,9 @@ def _checkpoints(folder, record):
     return [folder / f"seed{record.seed}-{replace(record, code_digest=code).key()}.checkpoint" for code in digests]
 
 
-def _save(trainee, record, path, device):
+def _save(trainee, record, data, path, device):
     state = {name: part.state_dict() for name, part in vars(trainee).items() if part is not None}
-    state |= {"random": torch.get_rng_state(), "epochs": record.epochs}
+    state |= {"random": torch.get_rng_state(), "epochs": record.epochs, "name": path.name, "data": data}
     if device.type != "cpu":
         state["device_random"] = getattr(torch, device.type).get_rng_state()
     buffer = io.BytesIO()
@@ -172,7 +200,7 @@ def _save(trainee, record, path, device):
     write_atomically(path, buffer.getvalue())
 
 
-def _resume(trainee, record, paths, device):
+def _resume(trainee, record, data, paths, device):
     """Go on from the first of the checkpoints that is there, if any is."""
     path = next((path for path in paths if path.exists()), None)
     if path is None:
@@ -188,14 +216,29 @@ def _resume(trainee, record, paths, device):
         torch.set_rng_state(state["random"].cpu())
         if device.type != "cpu":
             getattr(torch, device.type).set_rng_state(state["device_random"].cpu())
-        if [row["epoch"] for row in state["epochs"]] != [*range(1, len(state["epochs"]) + 1)]:
-            raise ValueError("its epochs are not in order")
+        _require_epochs(state["epochs"], record.recipe["epochs"])
+        if state.get("name", path.name) != path.name:  # checkpoints of earlier code lack name and data
+            raise ValueError(f"it was written as {state['name']}")
+        if state.get("data", data) != data:
+            raise ValueError("it was trained on other images or labels")
     except Exception as error:  # of a dozen kinds, depending on what is wrong with the bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
         if isinstance(error, zipfile.BadZipFile):
             reason = "it is cut short, or something else altogether"
-        raise DamagedFile(f"{path} is not a checkpoint: {reason}. Delete it to train from the start") from error
+        raise DamagedFile(
+            f"{path} is not a checkpoint of this run: {reason}. Delete it to train from the start"
+        ) from error
     record.epochs.extend(state["epochs"])
+
+
+def _require_epochs(rows, most):
+    require(rows, "list of epochs")
+    if [row["epoch"] for row in rows] != [*range(1, len(rows) + 1)]:
+        raise ValueError("its epochs are not in order")
+    if len(rows) > most:
+        raise ValueError(f"it has {len(rows)} epochs, more than the {most} of the recipe")
+    if not all(math.isfinite(value) for row in rows for value in row.values()):
+        raise ValueError("its epochs hold what is not a finite number")
 
 
 def keep_freed_memory():

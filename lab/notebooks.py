@@ -23,6 +23,7 @@ from lab.schema import DamagedFile
 
 LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
 QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above so many parameters
+RUNNING = set()  # processes of papermill
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )
@@ -60,7 +61,16 @@ def run_all(notebooks, run_dir, parameters, jobs):
         return outcome
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(run, sorted(notebooks, key=lambda notebook: -_cost(notebook))))
+        runs = [pool.submit(run, notebook) for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))]
+        try:
+            return [each.result() for each in runs]
+        except BaseException:  # interrupted: leave nothing behind that goes on writing
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(each.done() for each in runs):
+                for process in list(RUNNING):
+                    _end_session(process)
+                time.sleep(0.1)
+            raise
 
 
 def _cost(notebook):
@@ -95,7 +105,7 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
         output.parent.mkdir(parents=True, exist_ok=True)
         execute(notebook.path, output, parameters, limit_seconds)
         if isinstance(notebook, Rung):
-            accuracy = check_record(record, notebook.id, started).final
+            accuracy = check_record(record, notebook.id, started, parameters).final
     except (NotRun, OSError) as failure:
         error = str(failure)
     try:
@@ -117,12 +127,14 @@ def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    RUNNING.add(process)
     try:
         _, messages = process.communicate(timeout=limit_seconds)
     except subprocess.TimeoutExpired:
         raise NotRun(f"{source.name} was stopped after {limit_seconds} s") from None
     finally:
         _end_session(process)
+        RUNNING.discard(process)
     if process.returncode:
         last = messages.strip().splitlines()[-1:] or [f"papermill ended with exit status {process.returncode}"]
         raise NotRun(_first_error(output) or f"{source.name}: {last[0]}")
@@ -166,8 +178,11 @@ def check_executed(path):
             raise NotRun(_first_error(path))
 
 
-def check_record(path, rung_id, started):
-    """The finished run record that an execution begun at `started` has written; NotRun if there is none."""
+def check_record(path, rung_id, started, parameters):
+    """The finished run record that an execution begun at `started` has written; NotRun if there is none.
+
+    It has to be of what was asked for: another run that is still alive may write to the same place.
+    """
     if not path.exists() or path.stat().st_mtime < started - 1:
         raise NotRun(f"{rung_id} wrote no run record to {path}")
     try:
@@ -176,6 +191,10 @@ def check_record(path, rung_id, started):
         raise NotRun(str(error)) from error
     if record.clean_train_correct is None or len(record.epochs) != record.recipe["epochs"]:
         raise NotRun(f"{path} is the record of an unfinished run")
+    written = {"seed": record.seed, "epochs": record.recipe["epochs"], "dataset": record.dataset}
+    for name in written.keys() & parameters.keys():
+        if written[name] != parameters[name]:
+            raise NotRun(f"{path} is of {name}={written[name]}, not {parameters[name]}: another run wrote it")
     return record
 
 

@@ -69,7 +69,7 @@ PER_BATCH = (OneCycleLR, CosineCycle)  # stepped after every batch; the others a
 
 
 def _is_transform(value):
-    return callable(value) and not isinstance(value, type)
+    return callable(value) and is_dataclass(value) and not isinstance(value, type)
 
 
 SCHEDULES = (StepLR, OneCycleLR, CosineCycle, ReduceLROnPlateau, type(None))
@@ -87,7 +87,8 @@ RULES = {
     "weight_decay": number(0),
     "schedule": is_a(SCHEDULES, "a schedule of this module, or None"),
     "augmentation": Rule(
-        "a tuple of transforms", lambda value: isinstance(value, tuple) and all(map(_is_transform, value))
+        "a tuple of transforms, dataclasses that can be called",
+        lambda value: isinstance(value, tuple) and all(map(_is_transform, value)),
     ),
     "held_out": Rule(
         "a whole number of images, or a share below 1",

@@ -84,9 +84,20 @@ def render_notebook(notebook):
 
 
 def render_text(text, notebook):
-    """Fill the blocks and numbers of one text; KeyError names a block or number that does not exist."""
-    text = BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](notebook)}\n{match[3]}", text)
-    return NUMBER.sub(lambda match: f"{match[1]}{number(match[2], match[3])}{match[4]}", text)
+    """Fill the blocks and numbers of one text.
+
+    Raises: ValueError naming the place, for markers that do not pair or that name nothing.
+    """
+    where = notebook.path.name if notebook else "README.md"
+    for pattern, marks in ((BLOCK, ("<!-- begin ", "<!-- end ")), (NUMBER, ("<!--= ", "<!--/-->"))):
+        found = sum(1 for _ in pattern.finditer(text))
+        if any(text.count(mark) != found for mark in marks):
+            raise ValueError(f"{where}: {' and '.join(marks)} do not pair")
+    try:
+        text = BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](notebook)}\n{match[3]}", text)
+        return NUMBER.sub(lambda match: f"{match[1]}{number(match[2], match[3])}{match[4]}", text)
+    except KeyError as error:
+        raise ValueError(f"{where}: nothing is called {error}") from error
 
 
 def number(result, name):

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from lab.carry import equal_digests
-from lab.data import ROOT
+from lab.data import MNIST_DIGEST, ROOT
 from lab.files import write_atomically
 from lab.recipe import without_held_out
-from lab.schema import read_json
+from lab.schema import DamagedFile, read_json
 
 LAST = 5  # the headline is the mean over so many last epochs
 TARGET = 0.994
@@ -137,11 +137,20 @@ class Summary:
 
 
 def load_records(rung, folder=RESULTS):
-    """The published records of a rung in seed order; an empty list if it has none yet. Raises: DamagedFile."""
+    """The published records of a rung in seed order; an empty list if it has none yet.
+
+    Raises: DamagedFile naming the file and what is wrong: no such format, a seed twice, or a run that cannot be.
+    """
     path = Path(folder) / f"{rung}.json"
     if not path.exists():
         return []
-    return [RunRecord(**run) for run in read_json(path, "file of results")["runs"]]
+    records = [RunRecord(**run) for run in read_json(path, "file of results")["runs"]]
+    seeds = [record.seed for record in records]
+    for record in records:
+        reason = why_impossible(record, rung) or ("it is there twice" if seeds.count(record.seed) > 1 else None)
+        if reason:
+            raise DamagedFile(f"{path}, seed {record.seed}: {reason}. Restore the file from a good copy")
+    return records
 
 
 def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
@@ -153,8 +162,11 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
 
     Returns: list of RunRecord, all that the file now holds, and a dictionary with the reason for every seed that it
         held and that was left out.
-    Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code; DamagedFile.
+    Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code; DamagedFile;
+        FileNotFoundError if there is no folder `run_dir`.
     """
+    if not Path(run_dir).is_dir():
+        raise FileNotFoundError(f"there is no folder {run_dir} with run records")
     kept, left_out = {}, {}
     for record in load_records(rung, folder):
         if reason := why_refused(record, rung, recipe, digest):
@@ -179,20 +191,33 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
 
 
 def why_refused(record, rung, recipe, digest):
-    """Say in words why a record may not stand among the results of a rung, or return None."""
-    full = without_held_out(60_000, recipe["held_out"])
+    """Say in words why a record may not stand among the results of a rung, or return None.
+
+    Args:
+        recipe: the published recipe as a dictionary.
+        digest: code digest of the present code.
+    """
+    if record.recipe != recipe:
+        return "its recipe is not the one in the notebook"
+    if record.code_digest not in equal_digests(rung, digest):
+        return "the code that decides its numbers has changed since"
+    return why_impossible(record, rung)
+
+
+def why_impossible(record, rung):
+    """Say in words why a record cannot be that of a finished run of a rung on the full data, or return None."""
+    full = without_held_out(60_000, record.recipe["held_out"])
+    clean = record.clean_train_correct
     checks = {
         f"it is of rung {record.rung}, not {rung}": record.rung == rung,
         f"it was made on {record.dataset}, not on mnist": record.dataset == "mnist",
+        "its data were not those of MNIST": record.dataset_sha256 == MNIST_DIGEST,
         f"it was trained on {record.train_total:,} images, not on {full:,}": record.train_total == full,
-        "its recipe is not the one in the notebook": record.recipe == recipe,
-        "the code that decides its numbers has changed since": record.code_digest in equal_digests(rung, digest),
-        "it has not finished": record.clean_train_correct is not None,
+        "it has not finished": clean is not None,
         "its epochs are not those of its recipe": [row["epoch"] for row in record.epochs]
-        == [*range(1, recipe["epochs"] + 1)],
+        == [*range(1, record.recipe["epochs"] + 1)],
         "its counts cannot be": all(_counts_are_possible(row, full) for row in record.epochs)
-        and record.clean_train_total == full
-        and (record.clean_train_correct or 0) <= full,
+        and (clean or 0) <= record.clean_train_total == full,
     }
     return next((reason for reason, holds in checks.items() if not holds), None)
 

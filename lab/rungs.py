@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 from lab.data import ROOT
 from lab.recipe import Recipe
 from lab.results import STEADY_SHARE, TARGET
+from lab.schema import read_json
 
 NOTEBOOKS = ROOT / "notebooks"
 CONSISTENT = f"held by at least {100 * STEADY_SHARE:.0f} % of seeds"
@@ -52,7 +52,7 @@ class Notebook:
 
     @cached_property
     def content(self):
-        return json.loads(self.path.read_text())
+        return read_json(self.path, "notebook")
 
     @property
     def cells(self):
@@ -163,14 +163,19 @@ class Rung(Notebook):
 def find_notebooks(names=()):
     """Every notebook in reading order, or those whose ids are named.
 
-    Raises: ValueError naming the ids that do not exist.
+    Raises: ValueError naming the ids that do not exist, or that two notebooks share.
     """
     paths = sorted(
         NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem.startswith("99"), path.stem)
     )  # 99 is the end
     found = [Notebook(path) for path in paths if ".ipynb_checkpoints" not in path.parts]
     found = [Rung(notebook.path) if notebook.is_rung else notebook for notebook in found]
-    unknown = set(names) - {notebook.id for notebook in found}
+    by_id = {}
+    for notebook in found:
+        if by_id.setdefault(notebook.id, notebook) is not notebook:
+            both = f"{by_id[notebook.id].path.name} and {notebook.path.name}"
+            raise ValueError(f"two notebooks are called {notebook.id}: {both}. Rename or delete one")
+    unknown = set(names) - set(by_id)
     if unknown:
         known = " ".join(notebook.id for notebook in found)
         raise ValueError(f"no notebook is called {', '.join(sorted(unknown))}; there are {known}")
@@ -178,4 +183,9 @@ def find_notebooks(names=()):
 
 
 def find_rungs(names=()):
-    return [notebook for notebook in find_notebooks(names) if isinstance(notebook, Rung)]
+    """As `find_notebooks`, for rungs; ValueError if a notebook that is named is none."""
+    found = find_notebooks(names)
+    others = [notebook.id for notebook in found if not isinstance(notebook, Rung)]
+    if names and others:
+        raise ValueError(f"{', '.join(others)}: not a rung, so there is nothing to train")
+    return [notebook for notebook in found if isinstance(notebook, Rung)]

@@ -1,4 +1,4 @@
-"""What run records and results files hold; one that holds anything else is refused, with file and field named."""
+"""What the project's JSON files hold; one that holds anything else is refused, with file and field named."""
 
 import functools
 import json
@@ -7,6 +7,7 @@ import fastjsonschema
 
 COUNT = {"type": "integer", "minimum": 0}
 COUNT_OR_NONE = {"type": ["integer", "null"], "minimum": 0}
+NUMBER = {"type": "number", "minimum": 0}
 TEXT = {"type": "string"}
 SPLITS = "(train|held_out|test)"
 
@@ -18,15 +19,17 @@ def _object(properties, **more):
 EPOCH = _object(
     {
         "epoch": {"type": "integer", "minimum": 1},
-        "learning_rate": {"type": "number", "minimum": 0},
+        "learning_rate": NUMBER,
         "train_total": COUNT,
         "train_correct": COUNT,
+        "train_loss": NUMBER,
         "test_total": COUNT,
         "test_correct": COUNT,
+        "test_loss": NUMBER,
     },
     patternProperties={
         f"^{SPLITS}_(correct|total)$": COUNT,
-        f"^{SPLITS}_(loss|seconds)$": {"type": "number", "minimum": 0},
+        f"^{SPLITS}_(loss|seconds)$": NUMBER,
     },
     additionalProperties=False,
 )
@@ -38,7 +41,7 @@ RECORD = _object(
         "dataset_sha256": TEXT,
         "train_total": COUNT,
         "parameters": COUNT,
-        "recipe": _object({"network": TEXT, "epochs": COUNT}),
+        "recipe": _object({"network": TEXT, "epochs": COUNT, "held_out": NUMBER}),
         "code_digest": TEXT,
         "device": TEXT,
         "threads": COUNT,
@@ -50,7 +53,26 @@ RECORD = _object(
     additionalProperties=False,
 )
 RESULTS = _object({"rung": TEXT, "recipe": {"type": "object"}, "runs": {"type": "array", "items": RECORD}})
-SCHEMAS = {"run record": RECORD, "file of results": RESULTS}
+CELL = _object({"cell_type": TEXT, "metadata": {"type": "object"}, "source": {"type": ["string", "array"]}})
+SCHEMAS = {
+    "run record": RECORD,
+    "file of results": RESULTS,
+    "list of epochs": RECORD["properties"]["epochs"],
+    "list of equal code": {"type": "array", "items": _object({"rung": TEXT, "old": TEXT, "new": TEXT})},
+    "notebook": _object({"cells": {"type": "array", "items": CELL}, "metadata": {"type": "object"}}),
+    "candidate": {"type": "object"},
+    "trial": _object(
+        {
+            "settings": {"type": "object"},
+            "seed": COUNT,
+            "parameters": COUNT,
+            "correct": {"type": ["array", "null"], "items": COUNT},
+            "seconds": NUMBER,
+            "code_digest": TEXT,
+        },
+        additionalProperties=False,
+    ),
+}
 
 
 class DamagedFile(ValueError):
@@ -58,18 +80,29 @@ class DamagedFile(ValueError):
 
 
 def read_json(path, kind):
-    """The content of a "run record" or of a "file of results".
+    """The content of a file of one of the kinds of SCHEMAS.
 
     Raises: DamagedFile naming the file, the field and what is expected there.
     """
-    text = path.read_text()
     try:
-        return _checker(kind)(json.loads(text, parse_constant=_refuse_constant))
-    except (ValueError, fastjsonschema.JsonSchemaValueException) as error:
-        field = str(error).removeprefix("data.").removeprefix("data ")
+        return parse_json(path.read_text(), kind)
+    except ValueError as error:
         raise DamagedFile(
-            f"{path} is not a {kind}: {field}. Restore it from a good copy, or delete it and run again"
+            f"{path} is not a {kind}: {error}. Restore it from a good copy, or delete it and run again"
         ) from error
+
+
+def parse_json(text, kind):
+    """What a text holds, if it is of a kind; ValueError naming the field that is not as it should be."""
+    return require(json.loads(text, parse_constant=_refuse_constant), kind)
+
+
+def require(value, kind):
+    """The value, if it is of a kind; ValueError naming the field that is not as it should be."""
+    try:
+        return _checker(kind)(value)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise ValueError(str(error).removeprefix("data.").removeprefix("data ")) from error
 
 
 @functools.cache

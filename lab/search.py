@@ -2,7 +2,8 @@
 
 The last 10,000 training images stand in for the test set, which is not read. Every run is a line of
 results/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A search that was stopped goes on
-where it was; what stands in the file is not tried again.
+where it was; what stands in the file is not tried again, whatever code it was tried with. One search at a time writes
+to a file.
 """
 
 import contextlib
@@ -20,10 +21,11 @@ import torch
 from lab import augment
 from lab.data import ROOT, Digits, load_digits
 from lab.files import write_atomically
-from lab.fitting import fit, recipe_digest
+from lab.fitting import fit, recipe_digest, require_trainable
 from lab.notation import ACTIVATIONS, Notation
 from lab.recipe import CosineCycle, Recipe
 from lab.rules import check, is_a, number, one_of, word
+from lab.schema import parse_json
 from lab.training import TrainingDiverged
 
 SEARCH = ROOT / "results" / "search"
@@ -134,12 +136,17 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
     path = Path(folder) / f"{topic}.jsonl"
     if not candidates:
         raise ValueError('search: there are no candidates, one JSON object a line: {"layers": "c8 M c12 G"}')
-    for settings in candidates:
-        build_recipe(settings).build_network()
+    candidates = list({_name(settings): settings for settings in candidates}.values())
+    recipes = [build_recipe(settings) for settings in candidates]
+    data = data or hold_out(load_digits("mnist"))
+    for settings, recipe in zip(candidates, recipes, strict=True):
+        try:
+            require_trainable(recipe, data)
+        except ValueError as error:
+            raise ValueError(f"candidate {_name(settings)}: {error}") from error
     done = {(trial.name, trial.seed) for trial in load_trials(path)}
     wanted = [(settings, seed) for seed in range(seeds) for settings in candidates]
     wanted = [(settings, seed) for settings, seed in wanted if (_name(settings), seed) not in done]
-    data = data or hold_out(load_digits("mnist"))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
         runs = [pool.submit(_run, settings, seed, data, RUNS / topic) for settings, seed in wanted]
         for run in as_completed(runs):
@@ -150,21 +157,17 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
 def load_trials(path):
     """The trials of a file in the order in which they ended; none if there is no such file yet."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return [Trial(**trial) for trial in read_json_lines(path, lines)]
+    return [Trial(**trial) for trial in read_json_lines(path, lines, "trial")]
 
 
-def read_json_lines(source, lines):
-    """The objects on some lines, empty ones skipped; ValueError naming source and line of what is none."""
+def read_json_lines(source, lines, kind):
+    """What stands on some lines, empty ones skipped; ValueError naming source and line of what is not of a kind."""
     for position, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{source}, line {position} is not JSON: {error.msg}, column {error.colno}") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"{source}, line {position} is no JSON object: {line.strip()}")
-        yield found
+        if line.strip():
+            try:
+                yield parse_json(line, kind)
+            except ValueError as error:
+                raise ValueError(f"{source}, line {position} is not a {kind}: {error}") from error
 
 
 def _name(settings):
@@ -190,5 +193,5 @@ def _run(settings, seed, data, run_dir):
 
 
 def _append(path, trial):
-    before = path.read_text() if path.exists() else ""
-    write_atomically(path, before + json.dumps(vars(trial)) + "\n")
+    lines = [line for line in path.read_text().splitlines() if line] if path.exists() else []
+    write_atomically(path, "\n".join([*lines, json.dumps(vars(trial)), ""]))

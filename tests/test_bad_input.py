@@ -5,7 +5,7 @@ import keyword
 import os
 import re
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nbformat
@@ -19,8 +19,9 @@ from papermill.cli import papermill
 
 import model
 from lab.augment import ColorJitter, RandomAffine, RandomRotation
-from lab.data import Digits, load_digits
-from lab.fitting import fit
+from lab.data import Digits, Split, load_digits
+from lab.fitting import fit, require_trainable
+from lab.notation import Notation
 from lab.parameters import RULES, check_parameters, check_values
 from lab.recipe import CosineCycle, OneCycleLR, Recipe, ReduceLROnPlateau, StepLR, build_optimizer, build_schedule
 from lab.rungs import find_rungs
@@ -119,6 +120,7 @@ def few():
 @example("batch_size", 1_000_000)
 @example("momentum", 0.9999999999999999)
 @example("augmentation", (RandomRotation,))
+@example("augmentation", (torch.neg,))
 def test_a_recipe_trains_diverges_or_is_refused_by_name(few, tmp_path_factory, name, value):
     try:
         recipe = Recipe(**BASE | {name: value})
@@ -157,6 +159,50 @@ def test_fit_refuses_what_is_not_its_arguments_kind_by_name(few, name, value):
         assert name != "seed" or same(record.seed, value)
     finally:
         torch.set_num_threads(threads)
+
+
+@searched
+@given(anything)
+@example(1)
+@example(-0.5)
+@example(0.1)
+def test_dropout_drops_that_share_or_is_refused_by_name(few, value):
+    recipe = Recipe(**BASE | {"arguments": {"dropout": value}})
+    try:
+        require_trainable(recipe, few)
+    except ValueError as error:
+        assert f"ConvUnit: dropout={value!r} must be a number at least 0 and below 1" in str(error)
+    else:
+        shares = {layer.p for layer in recipe.specimen().modules() if isinstance(layer, torch.nn.Dropout)}
+        assert shares == ({value} if value else set())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arguments": {"dropuot": 0.1}}, "arguments={'dropuot': 0.1} cannot be used .*unexpected keyword"),
+        (
+            {"network": Notation, "arguments": {"layers": "c8 M M M M M G"}},
+            "cannot be used on images of 28x28.*too small",
+        ),
+        ({"network": torch.nn.Flatten}, r"puts out \(2, 784\) for two images, not \(2, 10\)"),
+        ({"loss": "nll"}, "loss='nll' must be 'cross_entropy' for NormedSkeleton, which ends in logits"),
+    ],
+)
+def test_a_network_that_cannot_do_the_task_is_refused(few, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit(Recipe(**BASE | changes), few, rung="t00", run_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_and_labels_have_to_belong_together(few):
+    images, labels = few.train.images, few.train.labels
+    for wrong in ((images, labels[:-1]), (images / 255, labels), (images[:, 0], labels), (images, labels.float())):
+        with pytest.raises(ValueError, match="Split: images must be uint8 .* found "):
+            Split(*wrong)
+    for empty in ({"train": few.train.first(0)}, {"test": few.test.first(0)}):
+        with pytest.raises(ValueError, match="leave nothing to train or to test on"):
+            require_trainable(Recipe(**BASE), replace(few, **empty))
 
 
 @searched

@@ -12,6 +12,7 @@ from lab import carry, results
 from lab.carry import equal_digests
 from lab.data import ROOT
 from lab.results import load_records, why_refused
+from lab.schema import DamagedFile
 
 RUNG = "a02"
 LIMIT_SECONDS = 300
@@ -34,6 +35,14 @@ def test_equality_is_passed_on_but_never_back(known):
     assert equal_digests(RUNG, "b", known) == {"a", "b"}
     assert equal_digests("a03", "c", known) == {"c"}
     assert equal_digests(RUNG, "c", known.with_name("none.json")) == {"c"}
+
+
+@pytest.mark.parametrize(("text", "field"), [("[{", "Expecting"), ("null", "must be array"), ("[{}]", "must contain")])
+def test_a_damaged_list_is_named(tmp_path, text, field):
+    path = tmp_path / "same_bits.json"
+    path.write_text(text)
+    with pytest.raises(DamagedFile, match=f"{path} is not a list of equal code: .*{field}"):
+        equal_digests(RUNG, "c", path)
 
 
 def test_records_of_equal_code_stand(known):

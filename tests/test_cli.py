@@ -15,6 +15,7 @@ from lab import notebooks
 from lab.__main__ import main
 from lab.data import MNIST_SHA256, ROOT
 from lab.notebooks import Outcome
+from lab.results import RefusedRecord
 
 FIELDS = "id ladder title notebook source network arguments parameters receptive_field constraint recipe seeds "
 FIELDS += "test_accuracy target_met consistent"
@@ -108,8 +109,8 @@ def test_impossible_counts_are_named(command, capsys):
     ("lines", "message"),
     [
         ("", "there are no candidates"),
-        ("\n5\n", "stdin, line 2 is no JSON object: 5"),
-        ('{"layers": "c4 G"}\n{x', "stdin, line 2 is not JSON: .*, column 2"),
+        ("\n5\n", "stdin, line 2 is not a candidate: must be object"),
+        ('{"layers": "c4 G"}\n{x', "stdin, line 2 is not a candidate: .*column 2"),
         ('{"layers": "c4 G", "rate": "0.1"}', "candidate: rate='0.1' must be a number"),
     ],
 )
@@ -117,6 +118,23 @@ def test_candidates_that_are_none_are_named(monkeypatch, lines, message):
     monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
     with pytest.raises(SystemExit, match=message):
         main(["search", "t"])
+
+
+def test_a_record_that_is_refused_keeps_no_other_from_being_merged(monkeypatch, tmp_path, capsys):
+    def merge(name, *_):
+        if name == "a05":
+            raise RefusedRecord("a05/seed9.json cannot be published: it has not finished")
+        return [], {3: "the code has changed"}
+
+    monkeypatch.setattr("lab.results.merge_records", merge)
+    assert main(["results", "a04", "a05", "a06"]) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[2] == "a05  as it was: a05/seed9.json cannot be published: it has not finished"
+    assert shown[:2] + shown[3:] == [
+        line
+        for name in ("a04", "a06")
+        for line in (f"{name}  seeds none", f"{name}  seed 3 is left out: the code has changed")
+    ]
 
 
 def test_a_probe_that_fails_ends_in_words(monkeypatch):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ import torch
 import model
 from lab import files
 from lab.augment import RandomRotation
-from lab.data import Digits, load_digits
+from lab.data import Digits, Split, load_digits
 from lab.fitting import fit
 from lab.notebooks import run_one
 from lab.recipe import OneCycleLR, Recipe
@@ -263,6 +265,22 @@ KINDS = {  # of damage, and what is said of it
     "bit": "has changed since it was written",
     "no network": "network",
     "epochs astray": "epochs are not in order",
+    "epochs too many": "more than the 4 of the recipe",
+    "epochs of no number": "not a finite number",
+    "epochs without test": "must contain .*'test_correct'",
+    "other name": "written as seed1-",
+    "other data": "trained on other images or labels",
+}
+
+
+CHANGES = {
+    "no network": lambda state: state.pop("network"),
+    "epochs astray": lambda state: state["epochs"].reverse(),
+    "epochs too many": lambda state: state["epochs"].append(state["epochs"][-1] | {"epoch": EPOCHS + 1}),
+    "epochs of no number": lambda state: state["epochs"][0].update(train_loss=math.nan),
+    "epochs without test": lambda state: state["epochs"][0].pop("test_correct"),
+    "other name": lambda state: state.update(name="seed1-0123456789ab.checkpoint"),
+    "other data": lambda state: state.update(data="0" * 64),
 }
 
 
@@ -274,12 +292,9 @@ def damaged(kind, whole, trace):
     if kind == "payload":
         torch.save({"epochs": Payload(trace)}, buffer)
         return buffer.getvalue()
-    if kind in ("no network", "epochs astray"):
+    if kind in CHANGES:
         state = torch.load(io.BytesIO(whole), weights_only=True)
-        if kind == "no network":
-            del state["network"]
-        else:
-            state["epochs"] *= 2
+        CHANGES[kind](state)
         torch.save(state, buffer)
         return buffer.getvalue()
     middle = len(whole) // 2
@@ -297,10 +312,18 @@ def test_a_checkpoint_that_is_none_is_refused_and_never_run(tmp_path, kind):
         assert trace.exists()  # it would do its harm
         trace.unlink()
     checkpoint.write_bytes(content)
-    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint: .*{KINDS[kind]}.*Delete it"):
+    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint of this run: .*{KINDS[kind]}.*Delete it"):
         train(tmp_path)
     assert not trace.exists()
     assert checkpoint.read_bytes() == content  # nothing of the user's is deleted
+
+
+def test_other_images_under_the_same_name_are_not_taken_for_the_same_data(tmp_path):
+    few = few_digits()
+    swapped = replace(few, train=Split(few.train.images, few.train.labels.flip(0)))
+    fit(RECIPE, few, rung=RUNG, device="cpu", run_dir=tmp_path)
+    with pytest.raises(DamagedFile, match="trained on other images or labels. Delete it"):
+        fit(RECIPE, swapped, rung=RUNG, device="cpu", run_dir=tmp_path)
 
 
 def test_a_folder_in_place_of_a_checkpoint(tmp_path):
@@ -308,5 +331,5 @@ def test_a_folder_in_place_of_a_checkpoint(tmp_path):
     (checkpoint,) = tmp_path.rglob("*.checkpoint")
     checkpoint.unlink()
     checkpoint.mkdir()
-    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint: .*Is a directory.*Delete it"):
+    with pytest.raises(DamagedFile, match=f"{checkpoint} is not a checkpoint of this run: .*Is a directory.*Delete it"):
         train(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,35 @@ def test_a_failure_is_an_outcome_with_a_page(tmp_path):
     assert "boom" in outcome.path.with_suffix(".html").read_text()
 
 
+def processes_of(folder):
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+@executes
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_batch_that_is_told_to_end_leaves_nothing_running_and_goes_on_later(tmp_path, name):
+    command = [sys.executable, "-m", "lab", "run", "a07", "a06", "--dataset", "sample", "--jobs", "1"]
+    command += ["--run-dir", str(tmp_path), "-p", "epochs", "60", "-p", "train_limit", "256"]
+    batch = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not list(tmp_path.rglob("*.checkpoint")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    batch.send_signal(signal.Signals[name])
+    _, messages = batch.communicate(timeout=30)
+    assert (batch.returncode, messages) == (
+        1,
+        "interrupted: what has finished is kept, and the same command goes on from there\n",
+    )
+    assert processes_of(tmp_path) == []
+    (checkpoint,) = tmp_path.rglob("*.checkpoint")
+    assert not list(tmp_path.rglob("seed*.json"))
+    assert checkpoint.parent.name == "a07"
+
+
 def test_executed_means_every_cell(tmp_path):
     path = tmp_path / "notebook.ipynb"
     check_executed(write_notebook(path, "1", " \n", "2", counts=[1, None, 2]))  # an empty cell has nothing to run
@@ -162,13 +192,14 @@ def test_executed_means_every_cell(tmp_path):
 def make_record(**changes):
     values = {"rung": "a07", "seed": 0, "dataset": "sample", "dataset_sha256": "", "train_total": 2, "parameters": 1}
     values |= {
-        "recipe": {"network": "A", "epochs": 1},
+        "recipe": {"network": "A", "epochs": 1, "held_out": 0},
         "code_digest": "",
         "device": "cpu",
         "threads": 1,
         "versions": {},
     }
     row = {"epoch": 1, "learning_rate": 0.1, "train_correct": 1, "train_total": 2, "test_correct": 3, "test_total": 4}
+    row |= {"train_loss": 0.2, "test_loss": 0.3}
     values |= {"epochs": [row], "clean_train_correct": 2, "clean_train_total": 2}
     return RunRecord(**values | changes)
 
@@ -176,16 +207,20 @@ def make_record(**changes):
 def test_only_a_finished_record_of_this_execution_counts(tmp_path):
     path, started = tmp_path / "seed0.json", time.time()
     with pytest.raises(NotRun, match="a07 wrote no run record to .*seed0.json"):
-        check_record(path, "a07", started)
+        check_record(path, "a07", started, {})
     path.write_text(make_record().to_json())
-    assert check_record(path, "a07", started) == make_record()
+    assert check_record(path, "a07", started, {}) == make_record()
     with pytest.raises(NotRun, match="wrote no run record"):
-        check_record(path, "a07", started + 60)  # it was there before
+        check_record(path, "a07", started + 60, {})  # it was there before
+    assert check_record(path, "a07", started, {"seed": 0, "epochs": 1, "dataset": "sample", "threads": 3}).seed == 0
+    for name, value in {"seed": 1, "epochs": 2, "dataset": "mnist"}.items():
+        with pytest.raises(NotRun, match=f"is of {name}=.*, not {value}: another run wrote it"):
+            check_record(path, "a07", started, {name: value})
     for content in (make_record(clean_train_correct=None), make_record(epochs=[])):
         path.write_text(content.to_json())
         with pytest.raises(NotRun, match="unfinished"):
-            check_record(path, "a07", started)
+            check_record(path, "a07", started, {})
     for text in ("", "{}", "{"):
         path.write_text(text)
         with pytest.raises(NotRun, match="not a run record"):
-            check_record(path, "a07", started)
+            check_record(path, "a07", started, {})

@@ -17,7 +17,7 @@ from lab.data import ROOT
 from lab.notebooks import CANONICAL_KEYS
 from lab.progress import HEADER, format_epoch
 from lab.receptive_field import layer_table, trace_layers
-from lab.render import BLOCK, NUMBER, project, rendered_files, setup_cell
+from lab.render import BLOCK, NUMBER, project, render_text, rendered_files, setup_cell
 from lab.results import LAST, STEADY_SHARE, TARGET, Summary, load_records
 from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import compare, ladder_table, show_change
@@ -154,6 +154,21 @@ def test_generated_parts_are_current(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stale = [path.relative_to(ROOT) for path, text in rendered_files() if path.read_text() != text]
     assert stale == [], "run `make render`"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- begin ladders -->\n", "<!-- begin  and <!-- end  do not pair"),
+        ("<!-- begin ladders -->\n<!-- end ladder -->", "<!-- begin  and <!-- end  do not pair"),
+        ("<!--= a07 mean -->99.39 %", "<!--=  and <!--/--> do not pair"),
+        ("<!--= a07 meen -->99.39 %<!--/-->", "nothing is called 'meen'"),
+        ("<!-- begin ladder -->\n<!-- end ladder -->", "nothing is called 'ladder'"),
+    ],
+)
+def test_damaged_marks_are_named(text, message):
+    with pytest.raises(ValueError, match=f"README.md: {message}"):
+        render_text(text, None)
 
 
 # ------------------------------------------------------------------------------------------- links

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from lab.data import MNIST_DIGEST
 from lab.files import write_atomically
 from lab.fitting import recipe_digest
 from lab.results import RESULTS, RefusedRecord, RunRecord, Summary, load_records, merge_records, why_refused
@@ -28,10 +29,11 @@ def make_record(seed=0, test_correct=HELD, **changes):
             "train_total": 60_000,
             "train_loss": 0.1 / epoch,
         }
-        | {"test_correct": correct, "test_total": 10_000, "train_seconds": 10.0 / epoch, "test_seconds": 0.5}
+        | {"test_correct": correct, "test_total": 10_000, "test_loss": 0.03}
+        | {"train_seconds": 10.0 / epoch, "test_seconds": 0.5}
         for epoch, correct in enumerate(test_correct, start=1)
     ]
-    identity = {"rung": RUNG, "seed": seed, "dataset": "mnist", "dataset_sha256": "5ha", "parameters": 6124}
+    identity = {"rung": RUNG, "seed": seed, "dataset": "mnist", "dataset_sha256": MNIST_DIGEST, "parameters": 6124}
     making = {"recipe": RECIPE, "code_digest": DIGEST, "device": "cpu", "threads": 1, "versions": {"torch": "2"}}
     counts = {"train_total": 60_000, "clean_train_correct": 59_400, "clean_train_total": 60_000}
     return RunRecord(**identity | making | counts | {"epochs": rows} | changes)
@@ -115,23 +117,25 @@ def test_record_survives_json(tmp_path):
         ('"device"', '"os.system": "rm", "device"', "must not contain .*'os.system'"),
         ('"epochs": [', '"epochs": ', "Expecting|delimiter"),
         ("}]}\n", "", "delimiter"),
+        ('"rung"', "\udcff", "codec can't decode byte 0xff"),
     ],
 )
 def test_damaged_files_are_named_with_the_field(tmp_path, old, new, named):
     text = make_record().to_json()
     assert text.count(old) == 1
     path = tmp_path / f"{RUNG}.json"
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), errors="surrogateescape")
     with pytest.raises(DamagedFile, match=f"{path} is not a run record: .*({named}).*Restore"):
         RunRecord.read(path)
-    path.write_text(f'{{"rung": "{RUNG}", "recipe": {{}}, "runs": [{text.replace(old, new)}]}}')
+    content = f'{{"rung": "{RUNG}", "recipe": {{}}, "runs": [{text.replace(old, new)}]}}'
+    path.write_text(content, errors="surrogateescape")
     with pytest.raises(DamagedFile, match=f"{path} is not a file of results: .*({named}).*Restore"):
         load_records(RUNG, tmp_path)
 
 
 def test_key_names_the_run_and_not_its_outcome():
     assert make_record().key() == make_record(test_correct=ONE_SHORT, clean_train_correct=1).key()
-    others = [make_record(seed=1), make_record(code_digest="x"), make_record(threads=2), make_record(recipe={})]
+    others = [make_record(seed=1), make_record(code_digest="x"), make_record(threads=2), make_record(dataset="x")]
     assert len({record.key() for record in [make_record(), *others]}) == 5
 
 
@@ -169,6 +173,28 @@ def test_what_older_code_has_left_is_named_and_left_out(merge, tmp_path):
 def test_nothing_to_merge(merge, tmp_path):
     assert merge() == []
     assert not (tmp_path / "results").exists()
+    with pytest.raises(FileNotFoundError, match=f"no folder {tmp_path}/nowhere with run records"):
+        merge_records(RUNG, RECIPE, DIGEST, tmp_path / "nowhere", tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ([make_record(0), make_record(0)], "seed 0: it is there twice"),
+        ([make_record(0), make_record(1, rung="a06")], "seed 1: it is of rung a06, not a05"),
+        ([make_record(dataset="sample")], "seed 0: it was made on sample, not on mnist"),
+        ([make_record(dataset_sha256="0" * 64)], "seed 0: its data were not those of MNIST"),
+        ([make_record(test_correct=HELD[:5])], "seed 0: its epochs are not those of its recipe"),
+        ([make_record(test_correct=[20_000] * len(HELD))], "seed 0: its counts cannot be"),
+        ([make_record(clean_train_correct=None)], "seed 0: it has not finished"),
+    ],
+)
+def test_results_that_cannot_be_are_not_read(tmp_path, records, reason):
+    """Whoever reads results gets this: the README's figures cannot come from a file that was changed by hand."""
+    runs = ",".join(record.to_json() for record in records)
+    (tmp_path / f"{RUNG}.json").write_text(f'{{"rung": "{RUNG}", "recipe": {{}}, "runs": [{runs}]}}')
+    with pytest.raises(DamagedFile, match=f"{RUNG}.json, {reason}. Restore"):
+        load_records(RUNG, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +210,7 @@ def test_nothing_to_merge(merge, tmp_path):
         ({"epochs": make_record(test_correct=[10_001] * len(HELD)).epochs}, "counts cannot be"),
         ({"clean_train_correct": 60_001}, "counts cannot be"),
         ({"clean_train_total": 59_999}, "counts cannot be"),
+        ({"dataset_sha256": "0" * 64}, "data were not those of MNIST"),
         ({"seed": 4}, "says that its seed is 4"),
     ],
 )

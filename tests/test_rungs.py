@@ -1,12 +1,15 @@
 """What a rung tells of itself, and what its ladder asks of it."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 from torch import nn
 
+from lab import rungs
 from lab.results import Summary
-from lab.rungs import CONSISTENT, LADDERS, find_notebooks, find_rungs
+from lab.rungs import CONSISTENT, LADDERS, Notebook, find_notebooks, find_rungs
+from lab.schema import DamagedFile
 
 GOOD = Summary(
     rung="x",
@@ -78,3 +81,27 @@ def test_ablations_change_the_recipe_of_their_rung():
         assert names[0] == found.id
         assert all(name.startswith(f"{found.id}_") for name in names[1:])
         assert len({str(recipe.as_dict()) for recipe in found.recipes.values()}) == len(names)
+
+
+def test_a_copy_of_a_notebook_is_not_taken_for_the_rung(monkeypatch, tmp_path):
+    for name in ("a05_first", "a05_first-Copy1"):
+        shutil.copy(rung("a05").path, tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(rungs, "NOTEBOOKS", tmp_path)
+    with pytest.raises(ValueError, match="two notebooks are called a05: a05_first.ipynb and a05_first-Copy1.ipynb"):
+        find_notebooks()
+
+
+def test_only_rungs_are_trained():
+    assert [notebook.id for notebook in find_notebooks(["00", "a05"])] == ["00", "a05"]
+    with pytest.raises(ValueError, match="00: not a rung"):
+        find_rungs(["00", "a05"])
+
+
+@pytest.mark.parametrize(
+    ("text", "field"), [("{", "Expecting"), ("{}", "'cells'"), ('{"cells": 1, "metadata": {}}', "cells must")]
+)
+def test_a_damaged_notebook_is_named(tmp_path, text, field):
+    path = tmp_path / "a05.ipynb"
+    path.write_text(text)
+    with pytest.raises(DamagedFile, match=f"{path} is not a notebook: .*{field}"):
+        _ = Notebook(path).title

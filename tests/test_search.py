@@ -48,9 +48,25 @@ def test_a_topic_cannot_lead_elsewhere(topic):
         next(search(topic, [SMALL]))
 
 
+def test_a_candidate_that_stands_there_twice_runs_once_and_a_lost_end_of_line_costs_nothing(run, tmp_path):
+    path = tmp_path / "t.jsonl"
+    assert len(run(SMALL, SMALL)) == 1
+    path.write_text(path.read_text().rstrip())
+    assert len(run(SMALL, OTHER)) == 1
+    assert len(load_trials(path)) == 2
+
+
+def test_a_network_that_cannot_run_is_named_before_anything_runs(run, tmp_path):
+    with pytest.raises(ValueError, match=r'candidate \{"layers": "c8 M M M M M G"\}: .* cannot be used'):
+        run(SMALL, {"layers": "c8 M M M M M G"})
+    with pytest.raises(ValueError, match='candidate .*"batch_size": 299.*one image alone'):
+        run(SMALL, SMALL | {"batch_size": 299})
+    assert not (tmp_path / "t.jsonl").exists()
+
+
 def test_a_damaged_line_is_named(run, tmp_path):
     (tmp_path / "t.jsonl").write_text("\n{")
-    with pytest.raises(ValueError, match="t.jsonl, line 2 is not JSON"):
+    with pytest.raises(ValueError, match="t.jsonl, line 2 is not a trial: "):
         run(SMALL)
 
 
