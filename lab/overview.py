@@ -1,7 +1,6 @@
 """All rungs side by side: one table, the best of them, and what the originals said beside what was measured."""
 
 import html
-import json
 import statistics
 
 import pandas as pd
@@ -12,9 +11,15 @@ from lab.data import ROOT
 from lab.receptive_field import receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import find_rungs
+from lab.schema import read_json
 from lab.show import IMAGE_SHAPE, accuracy_with_spread
 
 ORIGINALS = ROOT / "results" / "originals.json"
+
+
+def source_steps():
+    """What every step of the originals logged and said, by name."""
+    return read_json(ORIGINALS, "list of source steps")
 
 
 def overview():
@@ -76,7 +81,7 @@ def originals_table():
     """
     rung_of = {name: rung for rung in find_rungs() for name in rung.source}
     rows = {}
-    for name, step in json.loads(ORIGINALS.read_text()).items():
+    for name, step in source_steps().items():
         rung, log = rung_of[name], step.get("test_by_epoch")
         records = load_records(rung.id)
         summary = Summary.of(records) if records else None
@@ -98,7 +103,7 @@ def selection_table():
     Returns: DataFrame with a row for our runs and one for the logs of the originals; gains in points.
     """
     ours = [100 * (record.best - record.last5) for rung in find_rungs() for record in load_records(rung.id)]
-    logs = [step["test_by_epoch"] for step in json.loads(ORIGINALS.read_text()).values() if "test_by_epoch" in step]
+    logs = [step["test_by_epoch"] for step in source_steps().values() if "test_by_epoch" in step]
     logs = {tuple(log) for log in logs}  # two tutorials show the same run
     theirs = [max(log) - statistics.fmean(log[-LAST:]) for log in logs]
     rows = {"measured here": ours, "the originals' logs": theirs}
@@ -115,7 +120,7 @@ def audit():
 
     Returns: table of `judge`, with the step that claims it. A claim that nothing was run for is "not shown".
     """
-    steps = json.loads(ORIGINALS.read_text())
+    steps = source_steps()
     claims = [(name, Claim(**claim)) for name, step in steps.items() for claim in step.get("claims", [])]
     table = judge([claim for _, claim in claims])
     table.insert(0, "step", [name for name, _ in claims])

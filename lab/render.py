@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.data import ROOT
 from lab.files import write_atomically
-from lab.overview import ORIGINALS
+from lab.overview import source_steps
 from lab.receptive_field import receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
@@ -190,7 +190,7 @@ def result(rung):
 
 def original(rung):
     """What the source steps logged: mean of the last five epochs and best; without a log, what their text says."""
-    steps, names, texts = json.loads(ORIGINALS.read_text()), {}, []
+    steps, names, texts = source_steps(), {}, []
     for name in rung.source:
         if log := steps[name].get("test_by_epoch"):
             names.setdefault(tuple(log), []).append(name)  # two tutorials may show the same run

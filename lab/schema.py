@@ -60,6 +60,7 @@ SCHEMAS = {
     "list of epochs": RECORD["properties"]["epochs"],
     "list of equal code": {"type": "array", "items": _object({"rung": TEXT, "old": TEXT, "new": TEXT})},
     "notebook": _object({"cells": {"type": "array", "items": CELL}, "metadata": {"type": "object"}}),
+    "list of source steps": {"type": "object", "additionalProperties": {"type": "object"}},
     "candidate": {"type": "object"},
     "trial": _object(
         {

@@ -1,7 +1,5 @@
 """All rungs side by side: costs counted by hand, the front by its definition, tables against their files."""
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -10,7 +8,7 @@ from torch import nn
 
 import model
 import utils
-from lab.overview import ORIGINALS, SortableTable
+from lab.overview import SortableTable, source_steps
 from lab.results import RESULTS, Summary, load_records
 from lab.rungs import find_rungs
 
@@ -79,7 +77,7 @@ def test_front_is_what_no_rung_beats():
 
 
 def test_originals_stand_beside_what_was_measured():
-    table, steps = utils.originals_table(), json.loads(ORIGINALS.read_text())
+    table, steps = utils.originals_table(), source_steps()
     assert list(table.index) == list(steps)
     assert table.loc["t001-4", ["rung", "said", "logged best"]].tolist() == ["b04", "98.34", "99.34"]
     assert table.loc["t002-1", ["said", "logged best", "difference"]].tolist() == ["99.31", "–", "–"]
@@ -89,7 +87,7 @@ def test_originals_stand_beside_what_was_measured():
 
 
 def test_audit_has_every_claim_of_the_originals():
-    table, steps = utils.audit(), json.loads(ORIGINALS.read_text())
+    table, steps = utils.audit(), source_steps()
     assert list(table["step"]) == [name for name, step in steps.items() for _ in step.get("claims", [])]
     assert set(table["verdict"]) <= {"shown", "not shown", "refuted"}
     names = {name for rung in find_rungs() for name in rung.recipes}
@@ -102,7 +100,7 @@ def test_audit_has_every_claim_of_the_originals():
 
 
 def test_originals_best_is_that_of_their_log():
-    for name, step in json.loads(ORIGINALS.read_text()).items():
+    for name, step in source_steps().items():
         if log := step.get("test_by_epoch"):
             assert (step["best_test"], step["final_test"]) == (max(log), log[-1]), name
 
