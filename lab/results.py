@@ -197,11 +197,13 @@ def why_refused(record, rung, recipe, digest):
         recipe: the published recipe as a dictionary.
         digest: code digest of the present code.
     """
+    if reason := why_impossible(record, rung):
+        return reason
     if record.recipe != recipe:
         return "its recipe is not the one in the notebook"
     if record.code_digest not in equal_digests(rung, digest):
         return "the code that decides its numbers has changed since"
-    return why_impossible(record, rung)
+    return None
 
 
 def why_impossible(record, rung):

@@ -163,7 +163,14 @@ def processes_of(folder):
 def test_a_batch_that_is_told_to_end_leaves_nothing_running_and_goes_on_later(tmp_path, name):
     command = [sys.executable, "-m", "lab", "run", "a07", "a06", "--dataset", "sample", "--jobs", "1"]
     command += ["--run-dir", str(tmp_path), "-p", "epochs", "60", "-p", "train_limit", "256"]
-    batch = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    batch = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background may ignore it
+    )
     deadline = time.monotonic() + LIMIT_SECONDS
     while not list(tmp_path.rglob("*.checkpoint")) and time.monotonic() < deadline:
         time.sleep(0.05)
