@@ -43,5 +43,5 @@ def check_values(values):
 def _injected_names(namespace):
     """Names that papermill's cell assigns, read from the cells that have run."""
     cells = [ast.parse(cell) for cell in namespace.get("In", []) if cell.startswith(INJECTED)]
-    nodes = [node for cell in cells for line in cell.body for node in ast.walk(line)]
+    nodes = [node for cell in cells for node in ast.walk(cell)]
     return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

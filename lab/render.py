@@ -90,8 +90,7 @@ def render_text(text, notebook):
     """
     where = notebook.path.name if notebook else "README.md"
     for pattern, marks in ((BLOCK, ("<!-- begin ", "<!-- end ")), (NUMBER, ("<!--= ", "<!--/-->"))):
-        found = sum(1 for _ in pattern.finditer(text))
-        if any(text.count(mark) != found for mark in marks):
+        if any(text.count(mark) != len(pattern.findall(text)) for mark in marks):
             raise ValueError(f"{where}: {' and '.join(marks)} do not pair")
     try:
         text = BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](notebook)}\n{match[3]}", text)

@@ -96,6 +96,8 @@ def test_settings_reach_the_recipe():
 def test_a_wrong_candidate_stops_the_search_before_it_begins(run, tmp_path, wrong):
     with pytest.raises(ValueError, match="candidate(: | has)|cannot read|degrees=None must|average=1 must"):
         run(SMALL, {"layers": "c4 G"} | wrong)
+    with pytest.raises(ValueError, match="candidate has layers"):
+        run(SMALL, {"epochs": 3})
     assert not (tmp_path / "t.jsonl").exists()
 
 
