@@ -12,10 +12,11 @@ from pathlib import Path
 
 from lab.data import ROOT
 from lab.files import write_atomically
+from lab.ladders import LADDERS
 from lab.overview import source_steps
 from lab.receptive_field import receptive_field
 from lab.results import LAST, Summary, load_records
-from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
+from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import accuracy_with_spread, format_change, ladder_table, summary_row
 
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -183,7 +184,7 @@ def result(rung):
     ]
     if rung.previous and load_records(rung.previous.id):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
-    rows += [("the original reported", original(rung)), (rung.constraint, verdict(rung, summary))]
+    rows += [("the original reported", original(rung)), (str(rung.goal), verdict(rung, summary))]
     return _table(rows)
 
 
@@ -244,7 +245,7 @@ def ladders_block(notebook):
         summary = Summary.of(records) if records else None
         found = (accuracy_with_spread(summary), verdict(last, summary)) if summary else ("–", "not run yet")
         counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
-        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", last.constraint, " → ".join(counts), link, *found)
+        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(last.goal), " → ".join(counts), link, *found)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

@@ -110,8 +110,8 @@ class Summary:
     """Statistics over the seeds of one rung; accuracies are fractions, `std` is of the last-five means."""
 
     rung: str
-    n: int
-    mean: float  # of the last-five means: the headline
+    last5: tuple[float, ...]  # mean of the last five epochs, of every seed
+    mean: float  # of these: the headline
     std: float | None  # None for a single seed
     worst: float  # lowest last-five mean
     best_epoch: float  # highest accuracy of any epoch and seed: shown, never claimed
@@ -119,13 +119,17 @@ class Summary:
     clean_train: float
     consistent: bool
 
+    @property
+    def n(self):
+        return len(self.last5)
+
     @classmethod
     def of(cls, records):
         last5 = [record.last5 for record in records]
         mean = statistics.fmean(last5)
         return cls(
             rung=records[0].rung,
-            n=len(records),
+            last5=tuple(last5),
             mean=mean,
             std=statistics.stdev(last5) if len(records) > 1 else None,
             worst=min(last5),

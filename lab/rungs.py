@@ -1,4 +1,4 @@
-"""The ladders, and every rung as its notebook tells it: file name, first heading, recipe, sources."""
+"""Every rung as its notebook tells it: file name, first heading, recipe, sources."""
 
 import ast
 import importlib
@@ -6,38 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from torch import nn
-
 from lab.data import ROOT
+from lab.ladders import LADDERS
 from lab.recipe import Recipe
-from lab.results import STEADY_SHARE, TARGET
 from lab.schema import read_json
 
 NOTEBOOKS = ROOT / "notebooks"
-CONSISTENT = f"held by at least {100 * STEADY_SHARE:.0f} % of seeds"
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """A road of rungs and what its last rung has to reach."""
-
-    letter: str
-    title: str
-    parameters_below: int
-    epochs_at_most: int
-    first_rung_below: int | None = None  # parameters, where the first rung has a limit of its own
-    linear_layers: bool = True  # whether fully connected layers are allowed
-
-
-LADDERS = {
-    ladder.letter: ladder
-    for ladder in (
-        Ladder("a", "Below eight thousand", 8_000, 15),
-        Ladder("b", "No dense layer", 20_000, 19, linear_layers=False),
-        Ladder("c", "The receptive field", 8_000, 15, first_rung_below=10_000),
-        Ladder("d", "One by one", 8_000, 15),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -127,30 +101,12 @@ class Rung(Notebook):
         return self.recipes[self.id]
 
     @property
-    def parameters_below(self):
-        first = self.ladder.first_rung_below
-        return first if first and self.previous is None else self.ladder.parameters_below
-
-    @property
-    def constraint(self):
-        """What the ladder asks of this rung, in words."""
-        return (
-            f"fewer than {self.parameters_below:,} parameters, at most {self.ladder.epochs_at_most} epochs, "
-            + ("" if self.ladder.linear_layers else "no fully connected layer, ")
-            + f"at least {TARGET:.1%} held over the last five epochs"
-        )
+    def goal(self):
+        return self.ladder.goal_of(self.id)
 
     def checks(self, summary):
-        """Every part of the constraint and whether it is met; `summary` is that of the published runs."""
-        network, ladder = self.recipe.specimen(), self.ladder
-        dense = any(isinstance(layer, nn.Linear) for layer in network.modules())
-        return {
-            "parameters": self.recipe.parameters < self.parameters_below,
-            "epochs": self.recipe.epochs <= ladder.epochs_at_most,
-            **({} if ladder.linear_layers else {"no `Linear` layer": not dense}),
-            f"mean of at least {TARGET:.1%}": summary.mean >= TARGET,
-            CONSISTENT: summary.consistent,
-        }
+        """Every part of its goal and whether it is met; `summary` is that of the published runs."""
+        return self.goal.checks(self.recipe, summary)
 
     @property
     def previous(self):

@@ -1,8 +1,9 @@
 """The rungs as data for other tools; the fields are relied upon, see `python -m lab steps --json`."""
 
+from lab.ladders import CONSISTENT
 from lab.receptive_field import receptive_field
 from lab.results import Summary, load_records
-from lab.rungs import CONSISTENT, find_rungs
+from lab.rungs import find_rungs
 
 
 def describe_rungs():
@@ -24,7 +25,7 @@ def describe_rung(rung):
         "arguments": recipe.as_dict()["arguments"],
         "parameters": recipe.parameters,
         "receptive_field": receptive_field(recipe.specimen()),
-        "constraint": rung.constraint,
+        "constraint": str(rung.goal),
         "recipe": recipe.as_dict(),
         "seeds": [record.seed for record in records],
         "test_accuracy": summary

@@ -14,12 +14,13 @@ import pytest
 
 from lab.claims import CONFIDENCE, judge
 from lab.data import ROOT
+from lab.ladders import LADDERS
 from lab.notebooks import CANONICAL_KEYS
 from lab.progress import HEADER, format_epoch
 from lab.receptive_field import layer_table, trace_layers
 from lab.render import BLOCK, NUMBER, project, render_text, rendered_files, setup_cell
 from lab.results import LAST, STEADY_SHARE, TARGET, Summary, load_records
-from lab.rungs import LADDERS, NOTEBOOKS, Rung, find_notebooks, find_rungs
+from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import compare, ladder_table, show_change
 
 FOUND, RUNGS = find_notebooks(), find_rungs()
@@ -325,7 +326,7 @@ def known_percentages(rungs):
 @functools.cache
 def known_counts():
     """Sizes of the data set; limits; parameters and channels of every network of a rung, whole and by layer."""
-    known = {60_000, 10_000, 50_000, *(rung.parameters_below for rung in RUNGS)}
+    known = {60_000, 10_000, 50_000, *(rung.goal.parameters_below for rung in RUNGS)}
     for network in [recipe.build_network() for rung in RUNGS for recipe in rung.recipes.values()]:
         layers = trace_layers(network)
         known |= {sum(layer.parameters for layer in layers)}

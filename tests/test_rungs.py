@@ -7,13 +7,14 @@ import pytest
 from torch import nn
 
 from lab import rungs
+from lab.ladders import CONSISTENT, LADDERS, Goal
 from lab.results import Summary
-from lab.rungs import CONSISTENT, LADDERS, Notebook, find_notebooks, find_rungs
+from lab.rungs import Notebook, find_notebooks, find_rungs
 from lab.schema import DamagedFile
 
 GOOD = Summary(
     rung="x",
-    n=5,
+    last5=(0.994, 0.9942),
     mean=0.9941,
     std=0.0001,
     worst=0.994,
@@ -40,11 +41,34 @@ def with_recipe(name, **changes):
 
 
 def test_limits_of_the_ladders():
-    limits = {letter: (ladder.parameters_below, ladder.epochs_at_most) for letter, ladder in LADDERS.items()}
+    goals = {letter: ladder.goal for letter, ladder in LADDERS.items()}
+    limits = {letter: (goal.parameters_below, goal.epochs_at_most) for letter, goal in goals.items()}
     assert limits == {"a": (8_000, 15), "b": (20_000, 19), "c": (8_000, 15), "d": (8_000, 15)}
-    assert [rung(name).parameters_below for name in ("c01", "c02", "a00")] == [10_000, 8_000, 8_000]
-    assert "fewer than 10,000 parameters" in rung("c01").constraint
-    assert "no fully connected layer" in rung("b10").constraint
+    assert [rung(name).goal.parameters_below for name in ("c01", "c02", "a00")] == [10_000, 8_000, 8_000]
+
+
+@pytest.mark.parametrize(
+    ("goal", "text"),
+    [
+        (
+            Goal(linear_layers=False),
+            "fewer than 8,000 parameters, at most 15 epochs, no fully connected layer, "
+            "at least 99.4% held over the last five epochs",
+        ),
+        (
+            Goal(parameters_below=2_000, held=False, floor=0.9935),
+            "fewer than 2,000 parameters, at most 15 epochs, at least 99.4% on average over the last five epochs, "
+            "99.35% by at least 80 % of seeds",
+        ),
+        (
+            Goal(epochs_at_most=2, held=False, at_the_end=True),
+            "fewer than 8,000 parameters, at most 2 epochs, at least 99.4% on average after the last epoch",
+        ),
+    ],
+    ids=["held", "floor", "at the end"],
+)
+def test_a_goal_in_words(goal, text):
+    assert str(goal) == text
 
 
 @pytest.mark.parametrize(
@@ -67,6 +91,26 @@ def test_checks_of_the_recipe(found, missed):
 def test_checks_of_the_results():
     low = replace(GOOD, mean=0.9939, consistent=False)
     assert [name for name, met in rung("a07").checks(low).items() if not met] == ["mean of at least 99.4%", CONSISTENT]
+
+
+@pytest.mark.parametrize(
+    ("goal", "changes", "missed"),
+    [
+        (Goal(held=False), {"consistent": False}, []),
+        (Goal(held=False, floor=0.9935), {"last5": (0.9936, 0.9935, 0.9935, 0.9935, 0.993)}, []),
+        (
+            Goal(held=False, floor=0.9935),
+            {"last5": (0.9936, 0.9935, 0.9935, 0.993)},
+            ["99.35% by at least 80 % of seeds"],
+        ),
+        (Goal(held=False, at_the_end=True), {"final": 0.994, "mean": 0.99}, []),
+        (Goal(held=False, at_the_end=True), {"final": 0.9939, "mean": 0.995}, ["mean of at least 99.4%"]),
+    ],
+    ids=["mean alone", "floor reached", "floor missed", "end reached", "end missed"],
+)
+def test_other_goals(goal, changes, missed):
+    checks = goal.checks(rung("a07").recipe, replace(GOOD, **changes))
+    assert [name for name, met in checks.items() if not met] == missed
 
 
 def test_reading_order_begins_with_the_map_and_ends_with_all():

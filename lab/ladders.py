@@ -1,0 +1,80 @@
+"""The ladders, and what they ask of their rungs."""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from lab.results import STEADY_SHARE, TARGET
+
+MOST_SEEDS = f"by at least {100 * STEADY_SHARE:.0f} % of seeds"
+CONSISTENT = f"held {MOST_SEEDS}"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Limits of a recipe, and the test accuracy that its runs have to reach on average; accuracies are fractions."""
+
+    parameters_below: int = 8_000
+    epochs_at_most: int = 15
+    linear_layers: bool = True  # whether fully connected layers are allowed
+    accuracy: float = TARGET
+    at_the_end: bool = False  # the accuracy of the last epoch counts, not the mean of the last five
+    held: bool = True  # most seeds have to hold the accuracy in each of the last five epochs
+    floor: float | None = None  # what most seeds have to reach as their mean of the last five epochs
+
+    def __str__(self):
+        epochs = "after the last epoch" if self.at_the_end else "over the last five epochs"
+        parts = (
+            f"fewer than {self.parameters_below:,} parameters",
+            f"at most {self.epochs_at_most} epochs",
+            None if self.linear_layers else "no fully connected layer",
+            f"at least {_percent(self.accuracy)} {'held' if self.held else 'on average'} {epochs}",
+            f"{_percent(self.floor)} {MOST_SEEDS}" if self.floor else None,
+        )
+        return ", ".join(part for part in parts if part)
+
+    def checks(self, recipe, summary):
+        """Every part of the goal and whether it is met; `summary` is that of the published runs."""
+        dense = any(isinstance(layer, nn.Linear) for layer in recipe.specimen().modules())
+        mean = summary.final if self.at_the_end else summary.mean
+        found = {
+            "parameters": recipe.parameters < self.parameters_below,
+            "epochs": recipe.epochs <= self.epochs_at_most,
+        }
+        if not self.linear_layers:
+            found["no `Linear` layer"] = not dense
+        found[f"mean of at least {_percent(self.accuracy)}"] = mean >= self.accuracy
+        if self.held:
+            found[CONSISTENT] = summary.consistent
+        if self.floor:
+            reached = [accuracy >= self.floor for accuracy in summary.last5]
+            found[f"{_percent(self.floor)} {MOST_SEEDS}"] = sum(reached) >= STEADY_SHARE * len(reached)
+        return found
+
+
+def _percent(fraction):
+    return f"{100 * fraction:.4g}%"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A road of rungs and what its last rung has to reach; some rungs have goals of their own."""
+
+    letter: str
+    title: str
+    goal: Goal
+    own_goals: dict[str, Goal] = field(default_factory=dict)  # by rung
+
+    def goal_of(self, rung_id):
+        return self.own_goals.get(rung_id, self.goal)
+
+
+LADDERS = {
+    ladder.letter: ladder
+    for ladder in (
+        Ladder("a", "Below eight thousand", Goal()),
+        Ladder("b", "No dense layer", Goal(parameters_below=20_000, epochs_at_most=19, linear_layers=False)),
+        Ladder("c", "The receptive field", Goal(), {"c01": Goal(parameters_below=10_000)}),
+        Ladder("d", "One by one", Goal()),
+    )
+}
