@@ -7,7 +7,11 @@ from torch import nn
 from model import project
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hard": nn.Hardswish}
-POOLS = {"M": nn.MaxPool2d, "A": nn.AvgPool2d}
+POOLS = {
+    "M": lambda: nn.MaxPool2d(2),
+    "A": lambda: nn.AvgPool2d(2),
+    "B": lambda: nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)),
+}
 UNIT = re.compile(r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>=?)")
 SQUEEZE = 4
 
@@ -23,6 +27,7 @@ class Notation(nn.Sequential):
     +     behind these: add the unit's input to its output (He et al. 2015)
     =     behind these: the convolution of the word before, weights and all, with a normalisation of its own
     M, A  max or average pooling by 2
+    B     the largest of 2x2 at every place, then average pooling by 2: shifts by one pixel matter less (Zhang 2019)
     G     average over all that is left, then 1x1 to the ten classes; the last word
 
     Raises: ValueError naming the word that cannot be read.
@@ -30,15 +35,18 @@ class Notation(nn.Sequential):
 
     def __init__(self, layers, activation="relu"):
         super().__init__()
-        channels, convolution = 1, None
+        channels, convolution, shape = 1, None, None
         for word in layers.split():
             if word in POOLS:
-                self.append(POOLS[word](2))
+                self.append(POOLS[word]())
             elif word == "G":
                 self.extend([nn.AdaptiveAvgPool2d(1), project(channels, 10), nn.Flatten()])
             elif match := UNIT.fullmatch(word):
                 width = int(match["width"])
+                if match["shared"] and shape != (match["kind"], channels, width):
+                    raise ValueError(f"layers={layers!r}: {word!r} does not fit the convolution before it")
                 if not match["shared"]:
+                    shape = (match["kind"], channels, width)
                     convolution = _convolution(match["kind"], channels, width, padding=int(bool(match["padded"])))
                 unit = nn.Sequential(convolution, nn.BatchNorm2d(width), ACTIVATIONS[activation]())
                 if match["squeezed"]:

@@ -52,7 +52,19 @@ def test_marks_behind_a_word():
     assert torch.equal(network[1](maps), maps)  # nothing is added
 
 
-@pytest.mark.parametrize("layers", ["c4 x3 G", "c4", "c4 c G", "M4 G", ""])
+def test_poolings_of_a_bright_pixel():
+    """Max pooling sees it whole wherever it lies; the smooth one tells how it lies between two places."""
+    images = torch.zeros(2, 1, 28, 28)
+    images[0, :, 8, 8] = images[1, :, 9, 9] = 1
+    pooled = {word: Notation(f"c4 {word} G")[1](images) for word in "MAB"}
+    largest = {word: maps.amax((1, 2, 3)).tolist() for word, maps in pooled.items()}
+    assert largest == {"M": [1, 1], "A": [0.25, 0.25], "B": [0.25, 1]}
+    assert pooled["B"].sum((1, 2, 3)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "layers", ["c4 x3 G", "c4", "c4 c G", "M4 G", "", "c4= G", "c4 c4 c6= G", "c4 s4 c4= G", "c4 c4= G"]
+)
 def test_what_cannot_be_read_is_named(layers):
     with pytest.raises(ValueError, match="layers="):
         Notation(layers)
