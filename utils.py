@@ -21,6 +21,7 @@ from lab.normalisation import remeasure, variance_shift
 # results, and how sure they are
 from lab.results import RunRecord, Summary, load_records
 from lab.claims import Claim, difference, judge
+from lab.weights import load_weights
 
 # the page: text and tables, figures
 from lab.show import compare, find_mistakes, ladder_table, report, show_change, show_layers, signal_strength
@@ -66,6 +67,7 @@ __all__ = [
     "layer_table",
     "load_digits",
     "load_records",
+    "load_weights",
     "multiply_accumulates",
     "normalise",
     "originals_table",

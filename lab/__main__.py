@@ -39,6 +39,10 @@ def main(arguments=None):
     results.add_argument("--run-dir", default="runs")
     results.set_defaults(command=results_command)
 
+    weights = commands.add_parser("weights", help="keep the trained weights of seed 0 in results/weights/")
+    weights.add_argument("rungs", nargs="+")
+    weights.set_defaults(command=weights_command)
+
     carry = commands.add_parser("carry", help="let results of earlier code stand, if the present code gives their bits")
     carry.add_argument("commit", help="of the code that the results were made with")
     carry.add_argument("rungs", nargs="*")
@@ -168,6 +172,17 @@ def results_command(options):
             for seed, reason in left_out.items():
                 print(f"{name}  seed {seed} is left out: {reason}")
     return int(refused > 0)
+
+
+def weights_command(options):
+    from lab.data import load_digits
+    from lab.fitting import fit
+    from lab.weights import SEED, save_weights
+
+    digits = load_digits("mnist")
+    for rung in find_rungs(options.rungs):  # a run that has finished is only read back
+        run = fit(rung.recipe, digits, rung=rung.id, seed=SEED, device="cpu", threads=1)
+        print(f"{rung.id}  {save_weights(run)}")
 
 
 def carry_command(options):
