@@ -63,6 +63,11 @@ def main(arguments=None):
     search.add_argument("--jobs", **jobs, help="runs side by side, one thread each")
     search.set_defaults(command=search_command)
 
+    screen = commands.add_parser(
+        "screen", help="candidates that try many settings at once: JSON on stdin, a list of two values for what varies"
+    )
+    screen.set_defaults(command=screen_command)
+
     bench = commands.add_parser("bench", help="measure images per second against the originals' loop")
     bench.set_defaults(command=bench_command)
 
@@ -220,8 +225,16 @@ def search_command(options):
 
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
     for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs):
-        outcome = f"{100 * trial.last5:.2f}" if trial.correct else "diverged"
+        outcome = f"{100 * trial.last5:.2f} %, {trial.loss[-1]:.4f} nats" if trial.correct else "diverged"
         print(f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}", flush=True)
+
+
+def screen_command(options):
+    from lab.schema import parse_json
+    from lab.screening import screen
+
+    for candidate in screen(parse_json(sys.stdin.read(), "candidate")):
+        print(json.dumps(candidate))
 
 
 def bench_command(options):

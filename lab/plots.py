@@ -4,11 +4,13 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib import patheffects
 
 from lab.results import LAST, TARGET
 
 MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue that black figures can be read on
 LABEL_WIDTH, LABEL_HEIGHT = 26, 10  # of the name of a rung, in pixels
+HALO = [patheffects.withStroke(linewidth=2, foreground="white")]  # keeps lines off the names
 TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
 
@@ -214,7 +216,8 @@ def _label_points(axis, rungs):
         )
         placed.append((x, height))
         offset = {"xytext": (5, (height - y) * 72 / axis.figure.dpi), "textcoords": "offset points"}
-        axis.annotate(name, (rung["parameters"], rung["last five"]), fontsize=7, annotation_clip=True, **offset)
+        place = (rung["parameters"], rung["last five"])
+        axis.annotate(name, place, fontsize=7, annotation_clip=True, path_effects=HALO, **offset)
 
 
 def plot_roads(table, *, target=TARGET):

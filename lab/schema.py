@@ -68,6 +68,7 @@ SCHEMAS = {
             "seed": COUNT,
             "parameters": COUNT,
             "correct": {"type": ["array", "null"], "items": COUNT},
+            "loss": {"type": ["array", "null"], "items": NUMBER},
             "seconds": NUMBER,
             "code_digest": TEXT,
         },

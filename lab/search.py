@@ -62,13 +62,15 @@ RULES = {  # of settings that go into a calculation before a recipe or a transfo
 class Trial:
     """One line of a search: settings that differ from the defaults, a seed, and what came of it.
 
-    `correct` counts the held-out images answered right after each epoch; None for a run that broke off.
+    `correct` counts the held-out images answered right after each epoch, `loss` is their mean in nats; None for a run
+    that broke off.
     """
 
     settings: dict
     seed: int
     parameters: int
     correct: list | None
+    loss: list | None
     seconds: float
     code_digest: str
 
@@ -186,10 +188,11 @@ def _run(settings, seed, data, run_dir):
         with contextlib.redirect_stdout(io.StringIO()):
             record = fit(recipe, data, rung=rung, seed=seed, device="cpu", run_dir=run_dir).record
         correct = [row["test_correct"] for row in record.epochs]
+        loss = [round(row["test_loss"], 5) for row in record.epochs]
     except TrainingDiverged:
-        correct = None
+        correct = loss = None
     seconds = round(time.perf_counter() - started, 1)
-    return Trial(settings, seed, recipe.parameters, correct, seconds, recipe_digest(recipe))
+    return Trial(settings, seed, recipe.parameters, correct, loss, seconds, recipe_digest(recipe))
 
 
 def _append(path, trial):

@@ -37,6 +37,7 @@ def test_nothing_is_run_twice_and_seeds_come_in_turn(run, tmp_path):
     assert [(trial.settings, trial.seed) for trial in trials] == [(SMALL, 0), (OTHER, 0), (SMALL, 1), (OTHER, 1)]
     assert load_trials(tmp_path / "t.jsonl") == trials
     assert all(len(trial.correct) == 2 and max(trial.correct) <= 50 for trial in trials)
+    assert all(len(trial.loss) == 2 and min(trial.loss) > 0 for trial in trials)
     assert trials[0].correct != trials[2].correct
     assert run(SMALL, OTHER, seeds=2) == []
     assert [trial.seed for trial in run(SMALL, seeds=3)] == [2]
@@ -72,7 +73,7 @@ def test_a_damaged_line_is_named(run, tmp_path):
 
 def test_a_run_that_diverges_is_kept_as_such(run, tmp_path):
     (trial,) = run(SMALL | {"rate": 1e18})
-    assert trial.correct is None
+    assert (trial.correct, trial.loss) == (None, None)
     assert load_trials(tmp_path / "t.jsonl") == [trial]
 
 
@@ -102,6 +103,6 @@ def test_a_wrong_candidate_stops_the_search_before_it_begins(run, tmp_path, wron
 
 
 def test_last_five_are_of_the_held_out_images():
-    trial = Trial(SMALL, 0, 1, [0, 9_900, 9_910, 9_920, 9_930, 9_940], 1.0, "")
+    trial = Trial(SMALL, 0, 1, [0, 9_900, 9_910, 9_920, 9_930, 9_940], [0.1] * 6, 1.0, "")
     assert trial.last5 == pytest.approx(0.992)
     assert json.loads(trial.name) == SMALL
