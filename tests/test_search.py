@@ -7,7 +7,7 @@ import torch
 
 from lab import search as module
 from lab.data import Digits, Split, load_digits
-from lab.search import DEFAULTS, Trial, build_recipe, hold_out, load_trials, search
+from lab.search import DEFAULTS, HELD_OUT, Trial, build_recipe, hold_out, load_trials, search
 
 SMALL = {"layers": "c4 M c4 G", "epochs": 2, "batch_size": 100}
 OTHER = SMALL | {"layers": "c4 A c6 G", "rate": 0.05}
@@ -69,6 +69,13 @@ def test_a_damaged_line_is_named(run, tmp_path):
     (tmp_path / "t.jsonl").write_text("\n{")
     with pytest.raises(ValueError, match="t.jsonl, line 2 is not a trial: "):
         run(SMALL)
+
+
+@pytest.mark.parametrize("path", sorted(module.SEARCH.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_what_was_tried_can_be_read(path):
+    trials = load_trials(path)
+    assert all(max(trial.correct) <= HELD_OUT for trial in trials if trial.correct)
+    assert len({(trial.name, trial.seed) for trial in trials}) == len(trials)
 
 
 def test_a_run_that_diverges_is_kept_as_such(run, tmp_path):
