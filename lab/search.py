@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from lab import augment
+from lab import augment, native
 from lab.data import ROOT, Digits, load_digits
 from lab.files import write_atomically
 from lab.fitting import fit, recipe_digest, require_trainable
@@ -183,16 +183,21 @@ def _prepare_worker():
 def _run(settings, seed, data, run_dir):
     recipe = build_recipe(settings)
     rung = hashlib.sha256(_name(settings).encode()).hexdigest()[:12]
+    compiled = native.why_not(recipe, data) is None
     started = time.perf_counter()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            record = fit(recipe, data, rung=rung, seed=seed, device="cpu", run_dir=run_dir).record
-        correct = [row["test_correct"] for row in record.epochs]
-        loss = [round(row["test_loss"], 5) for row in record.epochs]
+        if compiled:
+            rows = native.train(recipe, data, seed)
+        else:
+            with contextlib.redirect_stdout(io.StringIO()):
+                record = fit(recipe, data, rung=rung, seed=seed, device="cpu", run_dir=run_dir).record
+            rows = [(row["test_correct"], row["test_loss"]) for row in record.epochs]
+        correct, loss = [count for count, _ in rows], [round(loss, 5) for _, loss in rows]
     except TrainingDiverged:
         correct = loss = None
     seconds = round(time.perf_counter() - started, 1)
-    return Trial(settings, seed, recipe.parameters, correct, loss, seconds, recipe_digest(recipe))
+    digest = native.source_digest() if compiled else recipe_digest(recipe)
+    return Trial(settings, seed, recipe.parameters, correct, loss, seconds, digest)
 
 
 def _append(path, trial):
