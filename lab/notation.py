@@ -12,7 +12,7 @@ POOLS = {
     "A": lambda: nn.AvgPool2d(2),
     "B": lambda: nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)),
 }
-UNIT = re.compile(r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>=?)")
+UNIT = re.compile(r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>[=~]?)")
 SQUEEZE = 4
 
 
@@ -26,6 +26,7 @@ class Notation(nn.Sequential):
     e     behind these: squeeze and excite (Hu et al. 2017), a quarter of the channels in between
     +     behind these: add the unit's input to its output (He et al. 2015)
     =     behind these: the convolution of the word before, weights and all, with a normalisation of its own
+    ~     behind sN: the 1x1 convolution of the word before, with a 3x3 and a normalisation of its own
     M, A  max or average pooling by 2
     B     the largest of 2x2 at every place, then average pooling by 2: shifts by one pixel matter less (Zhang 2019)
     G     average over all that is left, then 1x1 to the ten classes; the last word
@@ -43,11 +44,15 @@ class Notation(nn.Sequential):
                 self.extend([nn.AdaptiveAvgPool2d(1), project(channels, 10), nn.Flatten()])
             elif match := UNIT.fullmatch(word):
                 width = int(match["width"])
-                if match["shared"] and shape != (match["kind"], channels, width):
+                half = match["shared"] == "~"  # of a separable convolution
+                if match["shared"] and (shape != (match["kind"], channels, width) or half and match["kind"] != "s"):
                     raise ValueError(f"layers={layers!r}: {word!r} does not fit the convolution before it")
-                if not match["shared"]:
+                padding = int(bool(match["padded"]))
+                if half:
+                    convolution = nn.Sequential(_depthwise(channels, padding), convolution[1])
+                elif match["shared"] != "=":
                     shape = (match["kind"], channels, width)
-                    convolution = _convolution(match["kind"], channels, width, padding=int(bool(match["padded"])))
+                    convolution = _convolution(match["kind"], channels, width, padding)
                 unit = nn.Sequential(convolution, nn.BatchNorm2d(width), ACTIVATIONS[activation]())
                 if match["squeezed"]:
                     unit.append(SqueezeExcite(width))
@@ -64,8 +69,11 @@ def _convolution(kind, inputs, width, padding):
         return project(inputs, width)
     if kind == "c":
         return nn.Conv2d(inputs, width, 3, padding=padding, bias=False)
-    depthwise = nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False)
-    return nn.Sequential(depthwise, project(inputs, width))
+    return nn.Sequential(_depthwise(inputs, padding), project(inputs, width))
+
+
+def _depthwise(channels, padding):
+    return nn.Conv2d(channels, channels, 3, padding=padding, groups=channels, bias=False)
 
 
 class SqueezeExcite(nn.Module):

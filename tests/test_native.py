@@ -17,8 +17,14 @@ from lab.recipe import OneCycleLR, StepLR, build_average, build_optimizer
 from lab.search import build_recipe
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-SEPARABLE = "c4 s6p M s7 s8p G"
-NETWORKS = ["c3 c5p M c7 G", SEPARABLE, "c9 r11 A s13p M c10 G", "c6 s6p s6p= A c6 c6= G", "c1 M c17 G"]
+NETWORKS = [
+    "c3 c5p M c7 G",
+    "c4 s6p M s7 s8p G",
+    "c9 r11 A s13p M c10 G",
+    "c6 s6p s6p= A c6 c6= G",
+    "c1 M c17 G",
+    "c4 s4 M s4p~ s4p~ G",
+]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,12 @@ def test_marks_behind_a_word():
         network = Notation(layers)
         assert count(network) == count(Notation("c4 c4p M c4 G")) + more
         assert network(images).shape == (3, 10)
+    halves = Notation("c4 s4p s4p~ s4~ G")
+    (first, _, _), (second, _, _), (third, _, _) = halves[1:4]
+    assert first[1] is second[1] is third[1]  # one 1x1
+    assert len({id(unit[0]) for unit in (first, second, third)}) == 3
+    assert (second[0].padding, third[0].padding) == ((1, 1), (0, 0))
+    assert count(halves) == count(Notation("c4 s4p s4p s4 G")) - 2 * 4 * 4
     network = Notation("c4 c4p+ G").eval()
     nn.init.zeros_(network[1].inner[0].weight)
     maps = network[0](images)
@@ -63,7 +69,20 @@ def test_poolings_of_a_bright_pixel():
 
 
 @pytest.mark.parametrize(
-    "layers", ["c4 x3 G", "c4", "c4 c G", "M4 G", "", "c4= G", "c4 c4 c6= G", "c4 s4 c4= G", "c4 c4= G"]
+    "layers",
+    [
+        "c4 x3 G",
+        "c4",
+        "c4 c G",
+        "M4 G",
+        "",
+        "c4= G",
+        "c4 c4 c6= G",
+        "c4 s4 c4= G",
+        "c4 c4= G",
+        "c4 c4 c4~ G",
+        "c4 s8 s8~ G",
+    ],
 )
 def test_what_cannot_be_read_is_named(layers):
     with pytest.raises(ValueError, match="layers="):
