@@ -47,7 +47,7 @@ def test_marks_behind_a_word():
         assert count(network) == count(Notation("c4 c4p M c4 G")) + more
         assert network(images).shape == (3, 10)
     halves = Notation("c4 s4p s4p~ s4~ G")
-    (first, _, _), (second, _, _), (third, _, _) = halves[1:4]
+    (first, _, _), (second, _, _), (third, _, _) = list(halves)[1:4]
     assert first[1] is second[1] is third[1]  # one 1x1
     assert len({id(unit[0]) for unit in (first, second, third)}) == 3
     assert (second[0].padding, third[0].padding) == ((1, 1), (0, 0))
