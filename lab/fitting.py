@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lab import native
 from lab.carry import equal_digests
 from lab.data import CLASSES, ROOT, Digits
 from lab.digest import code_digest
@@ -19,7 +20,7 @@ from lab.files import require_writable, write_atomically
 from lab.parameters import check_values
 from lab.progress import EpochLines
 from lab.recipe import Recipe, without_held_out
-from lab.results import RunRecord, describe_versions
+from lab.results import COMPILED, RunRecord, describe_versions
 from lab.rules import check, is_a, word
 from lab.schema import DamagedFile, require
 from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
@@ -34,7 +35,8 @@ LATER = ("augmentation",)  # parts of a trainee that checkpoints of earlier code
 
 def recipe_digest(recipe):
     """Digest of the code that decides the numbers of a recipe: the loops, and all that they call."""
-    return code_digest(begin, run_epoch, evaluate, recipe.network, *map(type, recipe.augmentation))
+    digest = code_digest(begin, run_epoch, evaluate, recipe.network, *map(type, recipe.augmentation))
+    return hashlib.sha256((digest + native.source_digest()).encode()).hexdigest() if recipe.compiled else digest
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         torch.set_num_threads(threads)
     keep_freed_memory()
     train, held_out, test = _splits(recipe, digits, device)
+    epoch_runner, versions = _choose_trainer(recipe, digits, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainee = begin(recipe, seed, device, len(train))
         record = RunRecord(
@@ -97,7 +100,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             code_digest=recipe_digest(recipe),
             device=device.type,
             threads=torch.get_num_threads(),
-            versions=describe_versions(),
+            versions=versions,
         )
         checkpoint, *earlier = _checkpoints(folder, record)
         data = _digest_of(digits)
@@ -107,7 +110,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             while len(record.epochs) < recipe.epochs:
                 epoch = len(record.epochs) + 1
                 try:
-                    row = run_epoch(trainee, recipe, train, held_out, test, advance=lines.advance)
+                    row = epoch_runner(trainee, recipe, train, held_out, test, advance=lines.advance)
                     _refuse_divergence(row)
                 except TrainingDiverged as error:
                     write_atomically(path, record.to_json())  # unfinished: the epochs before this one
@@ -130,6 +133,18 @@ def choose_device(name):
     if not there[name]:
         raise RuntimeError(f'device={name!r} is not available on this machine; use device="cpu" or "auto"')
     return torch.device(name)
+
+
+def _choose_trainer(recipe, digits, device):
+    """The function that runs an epoch, and the versions to record; says so where there is no compiled training."""
+    versions = describe_versions()
+    if not recipe.compiled:
+        return run_epoch, versions
+    reason = native.why_not(recipe, digits) if device.type == "cpu" else f"the device is {device.type}"
+    if reason is None:
+        return native.run_epoch, versions | {"trainer": COMPILED}
+    print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")
+    return run_epoch, versions
 
 
 def require_trainable(recipe, digits):

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lab.rules import Rule, check, flag, is_a, number, one_of, pair, whole
 
-LATER = ("average",)  # settings that joined when results were there: written down only where they are on
+LATER = ("average", "compiled")  # settings that joined when results were there: written down only where they are on
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ RULES = {
     ),
     "precision": one_of("float32", "bfloat16"),
     "average": number(0, below=1),
+    "compiled": flag(),
 }
 
 
@@ -122,6 +123,7 @@ class Recipe:
     held_out: float = 0  # last so many training images, or that share of them if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
     average: float = 0.0  # keep a running average of weights and statistics with this decay per batch; 0: none
+    compiled: bool = False  # train with lab/native on a CPU, where it can: the same but for rounding, and faster
 
     def __post_init__(self):
         check("Recipe:", vars(self), RULES)

@@ -19,6 +19,7 @@ LAST = 5  # the headline is the mean over so many last epochs
 TARGET = 0.994
 STEADY_SHARE = 0.8  # of the seeds must hold the target in each of the last epochs to call a rung consistent
 RESULTS = ROOT / "results"
+COMPILED = "lab/native"  # stands as the trainer among the versions of a run that it made
 
 
 def describe_versions():
@@ -205,6 +206,8 @@ def why_refused(record, rung, recipe, digest):
         return reason
     if record.recipe != recipe:
         return "its recipe is not the one in the notebook"
+    if recipe.get("compiled") and record.versions.get("trainer") != COMPILED:
+        return "it was trained with torch, and those published with the compiled trainer"
     if record.code_digest not in equal_digests(rung, digest):
         return "the code that decides its numbers has changed since"
     return None

@@ -16,7 +16,6 @@ struct Data {
 struct Trainer : Network {
     int batch;
     std::vector<float> weights, velocity, average_weights, average_statistics;
-    bool averaging = false;
 
     // Puts images into the first map, undistorted without `distortions`; their labels come back.
     std::vector<int64_t> load(const Data &data, const int64_t *order, int count, const Distortion *distortions,
@@ -78,14 +77,12 @@ struct Trainer : Network {
     }
 
     // torch.optim.SGD with Nesterov's momentum, and swa_utils.AveragedModel.
-    void step(float rate, float momentum, float decay, float average) {
+    void step(float rate, float momentum, float decay, float take) {
         for (size_t i = 0; i < weights.size(); i++) {
             float g = gradient[i] + decay * weights[i];
             velocity[i] = momentum * velocity[i] + g;
             weights[i] -= rate * (g + momentum * velocity[i]);
         }
-        float take = averaging ? 1 - average : 1;
-        averaging = true;
         for (size_t i = 0; i < weights.size(); i++) average_weights[i] += take * (weights[i] - average_weights[i]);
         for (size_t i = 0; i < statistics.size(); i++)
             average_statistics[i] += take * (statistics[i] - average_statistics[i]);
@@ -96,31 +93,41 @@ struct Trainer : Network {
 
 extern "C" {
 
-Trainer *create(const Description *units, int count, int64_t head, int batch, const float *weights,
-                int64_t count_weights, const float *statistics, int64_t count_statistics) {
+Trainer *create(const Description *units, int count, int64_t head, int batch, int64_t count_weights,
+                int64_t count_statistics) {
     auto *t = new Trainer;
     t->batch = batch;
-    t->weights.assign(weights, weights + count_weights);
-    t->average_weights = t->weights;
-    t->velocity.assign(count_weights, 0);
-    t->statistics.assign(statistics, statistics + count_statistics);
-    t->average_statistics = t->statistics;
+    for (auto *values : {&t->weights, &t->velocity, &t->average_weights}) values->resize(count_weights);
+    for (auto *values : {&t->statistics, &t->average_statistics}) values->resize(count_statistics);
     t->allocate(units, count, head, count_weights, batch / LANES);
     return t;
 }
 
 void destroy(Trainer *t) { delete t; }
 
-// One epoch over `order`, up to the first batch whose loss is not finite; returns the sum of losses. rates: one a
-// batch.
+// What a trainer knows at the end of an epoch, an array after the other; `to_trainer` or from it.
+void copy_state(Trainer *t, float *const *arrays, int to_trainer) {
+    for (auto *values : {&t->weights, &t->velocity, &t->statistics, &t->average_weights, &t->average_statistics}) {
+        float *array = *arrays++;
+        if (to_trainer)
+            std::copy_n(array, values->size(), values->begin());
+        else
+            std::copy(values->begin(), values->end(), array);
+    }
+}
+
+void copy_gradient(Trainer *t, float *array) { std::copy(t->gradient.begin(), t->gradient.end(), array); }
+
+// One epoch over `order`, up to the first batch whose loss is not finite; returns the sum of losses. `rates` has one a
+// batch; the average starts with what the first one of all leaves.
 double train(Trainer *t, Data data, const int64_t *order, int64_t count, const Distortion *distortions, int bilinear,
-             const float *rates, float momentum, float decay, float average, int64_t *correct) {
+             const float *rates, float momentum, float decay, float average, int first, int64_t *correct) {
     double loss = 0;
     for (int64_t start = 0; start < count && std::isfinite(loss); start += t->batch) {
         int size = (int)std::min<int64_t>(t->batch, count - start);
         auto labels = t->load(data, order + start, size, distortions + start, bilinear);
         t->differentiate(labels.data(), size / LANES, &loss, correct);
-        t->step(rates[start / t->batch], momentum, decay, average);
+        t->step(rates[start / t->batch], momentum, decay, first && start == 0 ? 1 : 1 - average);
     }
     return loss;
 }
@@ -137,12 +144,5 @@ double evaluate(Trainer *t, Data data, int64_t count, int64_t *correct) {
         t->judge(t->average_weights.data(), labels.data(), size / LANES, false, &loss, correct);
     }
     return loss;
-}
-
-// Copies the gradient of the last batch, then weights and statistics of the averaged network.
-void read(Trainer *t, float *gradient, float *weights, float *statistics) {
-    std::copy(t->gradient.begin(), t->gradient.end(), gradient);
-    std::copy(t->average_weights.begin(), t->average_weights.end(), weights);
-    std::copy(t->average_statistics.begin(), t->average_statistics.end(), statistics);
 }
 }
