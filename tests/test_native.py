@@ -74,11 +74,11 @@ def test_gradient_is_that_of_torch_in_double_precision(layers, digits):
 def test_steps_average_and_measurement_are_those_of_torch(digits):
     chosen = recipe("c5 A c6 G", weight_decay=0.01, average=0.8, momentum=0.7)
     ours, theirs = (begin(chosen, 0, torch.device("cpu"), 336) for _ in range(2))
-    order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(3))
-    for epoch, rates in enumerate((np.linspace(0.01, 0.1, 11), np.linspace(0.1, 0.01, 11))):
+    order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(3))[:80]
+    for epoch, rates in enumerate(([0.01, 0.03, 0.05], [0.05, 0.03, 0.01])):  # few steps: rounding grows with each
         losses = []
-        for index, rate in zip(order.split(32), rates, strict=True):  # the last batch holds 16
-            theirs.optimizer.param_groups[0]["lr"] = float(rate)
+        for index, rate in zip(order.split(32), rates, strict=True):  # the last holds 16
+            theirs.optimizer.param_groups[0]["lr"] = rate
             images = normalise(digits.train.images[index] / 255)
             loss = F.cross_entropy(theirs.network.train()(images), digits.train.labels[index])
             theirs.optimizer.zero_grad()
@@ -87,18 +87,18 @@ def test_steps_average_and_measurement_are_those_of_torch(digits):
             theirs.average.update_parameters(theirs.network)
             losses.append(loss.item() * len(index))
         trainer = Compiled(ours, 32)
-        _, loss = trainer.train(digits.train, order, still(len(order)), rates.astype(np.float32), chosen)
+        _, loss = trainer.train(digits.train, order, still(len(order)), np.array(rates, np.float32), chosen)
         assert loss == pytest.approx(sum(losses) / len(order), rel=1e-3)
-        trainer.store(batches=11)
+        trainer.store(batches=3)
         for part in ("network", "average"):
             state = getattr(theirs, part).state_dict()
             assert getattr(ours, part).state_dict().keys() == state.keys()
             for name, value in getattr(ours, part).state_dict().items():
                 if value.is_floating_point():  # torch averages the counts of batches, too
-                    torch.testing.assert_close(value, state[name], rtol=3e-3, atol=2e-3)
+                    torch.testing.assert_close(value, state[name], rtol=1e-3, atol=1e-4)
         momenta = [flat(state["momentum_buffer"] for state in one.optimizer.state.values()) for one in (ours, theirs)]
-        np.testing.assert_allclose(*momenta, atol=2e-2 * np.abs(momenta[1]).max())
-        assert ours.average.n_averaged == 11 * (epoch + 1)
+        np.testing.assert_allclose(*momenta, atol=2e-3 * np.abs(momenta[1]).max())
+        assert ours.average.n_averaged == 3 * (epoch + 1)
     correct, loss = Compiled(ours, 32).evaluate(digits.test)
     measured = evaluate(ours.outcome, digits.test, chosen)
     assert (correct, loss) == (measured.correct, pytest.approx(measured.loss, rel=1e-4))
