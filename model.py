@@ -23,6 +23,7 @@ arguments; a test compares every comment with the traced network.
 | DeepPooled        | d01           | 257,354         | 44              |
 | NormedDeepPooled  | d02 d03       | 19,942          | 44              |
 | OneByOne          | d04 d05 d06   | 7,216           | 44              |
+| DeepSeparable     | e01 - e05     | 7,084           | 40              |
 """
 
 from functools import partial
@@ -81,6 +82,28 @@ class ConvUnit(nn.Sequential):
 def project(in_channels, out_channels, *, bias=False):
     """Mix channels pixel by pixel: a bare 1x1 convolution (Lin et al. 2013, "Network in network")."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=bias)
+
+
+def filter_each(channels, *, padding=0):
+    """Convolve every channel by itself, 3x3: nine weights a channel."""
+    return nn.Conv2d(channels, channels, kernel_size=3, padding=padding, groups=channels, bias=False)
+
+
+class SeparableUnit(nn.Sequential):
+    """A convolution in two: 3x3 on every channel by itself, 1x1 across channels; then normalisation and ReLU.
+
+    9 i + i o weights do what 9 i o do in a full convolution from i to o channels, if not all of what they do.
+
+    Args:
+        mix: the 1x1 convolution, for units that share one; its own by default.
+
+    Source: Sifre & Mallat 2014, "Rigid-motion scattering for texture classification"; Howard et al. 2017, "MobileNets".
+    """
+
+    def __init__(self, in_channels, out_channels, *, padding=0, mix=None):
+        mix = mix or project(in_channels, out_channels)
+        separable = nn.Sequential(filter_each(in_channels, padding=padding), mix)
+        super().__init__(separable, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 # ----------------------------------------------------------- ladder A: fewer than 8,000 parameters
@@ -460,5 +483,31 @@ class OneByOne(nn.Sequential):
             unit(12, 12, padding=1),  # 12x3x3  rf 36
             nn.AvgPool2d(3, stride=2),  # 12x1x1  rf 44
             project(12, 10, bias=True),  # 10x1x1  rf 44
+            nn.Flatten(),
+        )
+
+
+# ------------------------------------------------------------------------ ladder E: the frontier
+
+
+class DeepSeparable(nn.Sequential):
+    """Separable units, two before the pooling and six behind it: few weights a layer, so many layers.
+
+    Found by the search of notebook 98; the arguments are the widths. Rungs e01 to e05.
+    """
+
+    def __init__(self, first=8, second=24, width=28):
+        super().__init__(
+            ConvUnit(1, first, after="norm relu"),  # 8x26x26  rf 3
+            SeparableUnit(first, second),  # 24x24x24  rf 5
+            nn.MaxPool2d(2),  # 24x12x12  rf 6
+            SeparableUnit(second, width, padding=1),  # 28x12x12  rf 10
+            SeparableUnit(width, width, padding=1),  # 28x12x12  rf 14
+            SeparableUnit(width, width),  # 28x10x10  rf 18
+            SeparableUnit(width, width, padding=1),  # 28x10x10  rf 22
+            SeparableUnit(width, width),  # 28x8x8  rf 26
+            SeparableUnit(width, width),  # 28x6x6  rf 30
+            nn.AdaptiveAvgPool2d(1),  # 28x1x1  rf 40
+            project(width, 10),  # 10x1x1  rf 40
             nn.Flatten(),
         )

@@ -12,6 +12,7 @@ from lab.results import LAST, load_records
 CONFIDENCE = 0.95
 MEASURES = {  # of one run, in percent or points
     "test accuracy": lambda record: 100 * record.last5,
+    "final test accuracy": lambda record: 100 * record.final,
     "clean train accuracy": lambda record: 100 * record.clean_train,
     "gap": lambda record: 100 * (record.clean_train - record.final),  # overfitting is judged on this alone
     "first epoch": lambda record: 100 * record.test_accuracies[0],

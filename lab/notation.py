@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from model import project
+from model import filter_each, project
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "silu": nn.SiLU, "gelu": nn.GELU, "hard": nn.Hardswish}
 POOLS = {
@@ -49,7 +49,7 @@ class Notation(nn.Sequential):
                     raise ValueError(f"layers={layers!r}: {word!r} does not fit the convolution before it")
                 padding = int(bool(match["padded"]))
                 if half:
-                    convolution = nn.Sequential(_depthwise(channels, padding), convolution[1])
+                    convolution = nn.Sequential(filter_each(channels, padding=padding), convolution[1])
                 elif match["shared"] != "=":
                     shape = (match["kind"], channels, width)
                     convolution = _convolution(match["kind"], channels, width, padding)
@@ -69,11 +69,7 @@ def _convolution(kind, inputs, width, padding):
         return project(inputs, width)
     if kind == "c":
         return nn.Conv2d(inputs, width, 3, padding=padding, bias=False)
-    return nn.Sequential(_depthwise(inputs, padding), project(inputs, width))
-
-
-def _depthwise(channels, padding):
-    return nn.Conv2d(channels, channels, 3, padding=padding, groups=channels, bias=False)
+    return nn.Sequential(filter_each(inputs, padding=padding), project(inputs, width))
 
 
 class SqueezeExcite(nn.Module):

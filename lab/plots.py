@@ -15,7 +15,7 @@ TARGET_STYLE = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
 
 
-def _finish(figure):
+def finish(figure):
     sns.despine(figure)
     figure.tight_layout()
     plt.close(figure)
@@ -64,7 +64,7 @@ def plot_curves(record, *, target=TARGET):
     right.legend(fontsize=8)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_schedules(rates_by_name):
@@ -82,7 +82,7 @@ def plot_schedules(rates_by_name):
         axis.set_ylim(bottom=0)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_mistakes(mistakes):
@@ -126,7 +126,7 @@ def plot_seeds(records_by_rung, *, target=TARGET):
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_xticks(range(len(rungs)), rungs)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
-    return _finish(figure)
+    return finish(figure)
 
 
 def _panels(count):
@@ -166,7 +166,7 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
     axis.xaxis.get_major_locator().set_params(integer=True)
     if any(records_by_name.values()):
         axis.legend(fontsize=8, loc="best")
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
@@ -202,7 +202,7 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
     _label_points(whole, measured[measured["parameters"] >= small])
     whole.set_ylabel("test accuracy, %\nmean of last five epochs")
     whole.legend(fontsize=8, loc="lower right")
-    return _finish(figure)
+    return finish(figure)
 
 
 def _label_points(axis, rungs):
@@ -237,7 +237,7 @@ def plot_roads(table, *, target=TARGET):
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
         axis.margins(x=0.07, y=0.2)
-    return _finish(figure)
+    return finish(figure)
 
 
 def plot_consistency(records_by_name, *, target=TARGET):
@@ -267,4 +267,4 @@ def plot_consistency(records_by_name, *, target=TARGET):
         ax=axis,
     )
     axis.tick_params(length=0, labelsize=8)
-    return _finish(figure)
+    return finish(figure)

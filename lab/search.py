@@ -79,6 +79,10 @@ class Trial:
         return _name(self.settings)
 
     @property
+    def final(self):
+        return self.correct[-1] / HELD_OUT
+
+    @property
     def last5(self):
         last = self.correct[-5:]
         return sum(last) / len(last) / HELD_OUT

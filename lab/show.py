@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import copy
 import difflib
 import inspect
 import io
@@ -69,14 +70,29 @@ def show_layers(recipe):
 
     torchsummary pushes a random batch through the network in whatever mode it is in, which would change
     BatchNorm's statistics and the random numbers of the training to come; here it gets a specimen in eval mode.
+    It also shows a layer that acts several times once more for every place, each time; it gets a copy for each place.
     """
     from torchsummary import summary
 
-    network, text = recipe.specimen(), io.StringIO()
+    text = io.StringIO()
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(text):
-        summary(network, IMAGE_SHAPE, device="cpu")
+        shown = _with_copies(recipe.specimen())
+        summary(shown, IMAGE_SHAPE, device="cpu")
     print(text.getvalue().strip())
-    return layer_table(network)
+    if sum(weight.numel() for weight in shown.parameters()) > recipe.parameters:
+        print(f"Above, weights that act in several places are counted in each; they are {recipe.parameters:,} in all.")
+    return layer_table(recipe.specimen())
+
+
+def _with_copies(network):
+    """The network with a module of its own in every place where the same one acts."""
+    seen = set()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if child in seen:
+                setattr(parent, name, copy.deepcopy(child))
+            seen.add(child)
+    return network
 
 
 def report(run):

@@ -19,7 +19,7 @@ NETWORKS = [
     network
     for network in vars(model).values()
     if inspect.isclass(network) and issubclass(network, nn.Sequential) and network.__module__ == "model"
-    if network is not model.ConvUnit
+    if network not in (model.ConvUnit, model.SeparableUnit)
 ]
 RATES = [0.03, 0.1, 0.25, 0.5]
 SHAPES = [(1,), (3,), (4099,), (5, 7), (2, 3, 5, 7), (3, 5, 9, 9)]

@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix
 
 import model
 import utils
+from lab.notation import Notation
 from lab.show import describe
 
 
@@ -26,6 +27,17 @@ def test_show_layers_counts_like_torch_and_draws_no_random_numbers(capsys):
     assert f"Total params: {total:,}" in capsys.readouterr().out
     assert table["parameters"].sum() == total
     assert table["receptive field"].iloc[-1] == 28
+
+
+def test_show_layers_says_where_weights_are_counted_more_than_once(capsys):
+    recipe = utils.Recipe(network=Notation, arguments={"layers": "c8 s48 s48p s48p~ M s48~ s48~ G"})
+    table = utils.show_layers(recipe)
+    convolutions = sum(len(m.weight.shape) == 4 for m in recipe.build_network().modules() if hasattr(m, "weight"))
+    printed = capsys.readouterr().out
+    assert printed.count("Conv2d-") == convolutions + 3  # the shared one acts in four places
+    assert f"Total params: {recipe.parameters + 3 * 48 * 48:,}" in printed
+    assert f"they are {recipe.parameters:,} in all" in printed
+    assert table["parameters"].sum() == recipe.parameters
 
 
 def test_show_change_is_the_difference_and_nothing_else(capsys):

@@ -1,0 +1,103 @@
+"""The search on a page: what was tried, what a screen found, and what each part of a winner is worth."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from lab.claims import difference, difference_from, format_difference
+from lab.plots import TARGET_STYLE, finish
+from lab.screening import effects
+from lab.search import DEFAULTS, SEARCH, load_trials
+
+MEASURES = {  # of a trial, on held-out images
+    "last five, %": lambda trial: 100 * trial.last5,
+    "last epoch, %": lambda trial: 100 * trial.final,
+    "loss, 0.001 nats": lambda trial: 1000 * trial.loss[-1],
+}
+
+
+def trials_of(topic, folder=SEARCH):
+    """The trials of a topic that ended; FileNotFoundError naming the topics that there are."""
+    path = folder / f"{topic}.jsonl"
+    if not path.exists():
+        known = ", ".join(sorted(other.stem for other in folder.glob("*.jsonl")))
+        raise FileNotFoundError(f"no search is called {topic!r}; there are {known}")
+    return [trial for trial in load_trials(path) if trial.correct]
+
+
+def search_table(folder=SEARCH):
+    """One row per topic: candidates, runs and hours of one core, and the best that came of it on held-out images."""
+    rows = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        trials = trials_of(path.stem, folder)
+        best = max(trials, key=lambda trial: trial.final)
+        rows[path.stem] = {
+            "candidates": len({trial.name for trial in trials}),
+            "runs": len(trials),
+            "hours": f"{sum(trial.seconds for trial in trials) / 3600:.1f}",
+            "parameters": f"{min(t.parameters for t in trials):,} – {max(t.parameters for t in trials):,}",
+            "best last epoch, %": f"{100 * best.final:.2f}",
+            "of": best.settings["layers"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def screen_table(topic, measure="last five, %", folder=SEARCH):
+    """What each setting of a screen does against the first trial, the others being equal, with 95 % intervals."""
+    trials = trials_of(topic, folder)
+    table = effects(trials, MEASURES[measure], DEFAULTS | trials[0].settings)
+    return table.rename(columns={"effect": f"{measure}: effect"}).round(3)
+
+
+def ablation_table(topic, measure="last five, %", folder=SEARCH):
+    """What every change costs: the first candidate of a topic and, one after the other, those that differ from it.
+
+    Returns: DataFrame indexed by what is different; mean and deviation over seeds, and the difference to the first
+        candidate with its 95 % interval: in pairs where only the training differs, else by Welch's.
+    """
+    by_name = {}
+    for trial in trials_of(topic, folder):
+        by_name.setdefault(trial.name, []).append(trial)
+    (first, *others) = by_name.values()
+    rows = {"all of it": _row(first, measure)}
+    for trials in others:
+        change = {k: v for k, v in trials[0].settings.items() if first[0].settings.get(k, DEFAULTS.get(k)) != v}
+        rows[", ".join(f"{name} {value}" for name, value in change.items())] = _row(trials, measure) | {
+            f"{measure}: change": format_difference(_compare(trials, first, MEASURES[measure]))
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
+def _row(trials, measure):
+    values = pd.Series([MEASURES[measure](trial) for trial in trials])
+    spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
+    return {"parameters": f"{trials[0].parameters:,}", measure: f"{values.mean():.2f}{spread} (n={len(values)})"}
+
+
+def _compare(trials, first, value):
+    """In pairs where both sides begin with the same weights and see the same images."""
+    drawn = ("layers", "batch_size", "epochs", "rotation", "shift", "scale", "shear")
+    sides = [{trial.seed: value(trial) for trial in side} for side in (trials, first)]
+    seeds = sorted(set(sides[0]) & set(sides[1]))
+    same = all((DEFAULTS | trials[0].settings)[name] == (DEFAULTS | first[0].settings)[name] for name in drawn)
+    if same and len(seeds) > 1:
+        return difference_from([sides[0][seed] - sides[1][seed] for seed in seeds])
+    return difference(list(sides[0].values()), list(sides[1].values()))
+
+
+def plot_search(topics, measure="last five, %", folder=SEARCH):
+    """Draw every run of some topics by its parameters and what it reached."""
+    figure, axis = plt.subplots(figsize=(9, 4.4))
+    for position, topic in enumerate(topics):
+        trials = trials_of(topic, folder)
+        axis.scatter(
+            [trial.parameters for trial in trials],
+            [MEASURES[measure](trial) for trial in trials],
+            s=14,
+            alpha=0.7,
+            color=f"C{position}",
+            label=topic,
+        )
+    axis.axhline(99.4, **TARGET_STYLE)
+    axis.set(xlabel="parameters", ylabel=f"held-out images, {measure}", xscale="log")
+    axis.legend(fontsize=8, loc="lower right")
+    return finish(figure)
