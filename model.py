@@ -23,7 +23,7 @@ arguments; a test compares every comment with the traced network.
 | DeepPooled        | d01           | 257,354         | 44              |
 | NormedDeepPooled  | d02 d03       | 19,942          | 44              |
 | OneByOne          | d04 d05 d06   | 7,216           | 44              |
-| DeepSeparable     | e01 - e05     | 7,084           | 40              |
+| DeepSeparable     | e01 e02 e03   | 7,084           | 40              |
 """
 
 from functools import partial
@@ -493,7 +493,7 @@ class OneByOne(nn.Sequential):
 class DeepSeparable(nn.Sequential):
     """Separable units, two before the pooling and six behind it: few weights a layer, so many layers.
 
-    Found by the search of notebook 98; the arguments are the widths. Rungs e01 to e05.
+    Found by the search of notebook 98; the arguments are the widths. Rungs e01, e02 and e03.
     """
 
     def __init__(self, first=8, second=24, width=28):

@@ -8,7 +8,7 @@ from lab.augment import ColorJitter, RandomAffine, RandomRotation, distort
 
 # a run: its parameters, its recipe, the training
 from lab.parameters import check_parameters
-from lab.recipe import OneCycleLR, Recipe, ReduceLROnPlateau, StepLR
+from lab.recipe import CosineCycle, OneCycleLR, Recipe, ReduceLROnPlateau, StepLR
 from lab.fitting import Run, fit
 from lab.training import TrainingDiverged, evaluate, predict, prepare, train_epoch
 
@@ -39,9 +39,13 @@ from lab.overview import (
 )
 from lab.plots import plot_consistency, plot_roads, plot_size_against_accuracy
 
+# the search behind the frontier, on held-out training images
+from lab.search_page import ablation_table, plot_search, screen_table, search_table
+
 __all__ = [
     "Claim",
     "ColorJitter",
+    "CosineCycle",
     "Digits",
     "OneCycleLR",
     "RandomAffine",
@@ -54,6 +58,7 @@ __all__ = [
     "StepLR",
     "Summary",
     "TrainingDiverged",
+    "ablation_table",
     "audit",
     "check_parameters",
     "compare",
@@ -79,6 +84,7 @@ __all__ = [
     "plot_mistakes",
     "plot_roads",
     "plot_schedules",
+    "plot_search",
     "plot_seeds",
     "plot_size_against_accuracy",
     "plot_test_accuracy",
@@ -87,6 +93,8 @@ __all__ = [
     "receptive_field",
     "remeasure",
     "report",
+    "screen_table",
+    "search_table",
     "selection_table",
     "show_change",
     "show_layers",

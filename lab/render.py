@@ -111,7 +111,7 @@ def number(result, name):
     records = load_records(result)
     if not records:
         return "(not run yet)"
-    summary = Summary.of(records)
+    summary = Summary.of(records, at_the_end=rung.goal.at_the_end)
     if name == "change":
         return format_change(records, load_records(rung.id if is_ablation else rung.previous.id))
     last = records[0].epochs[-1]
@@ -167,15 +167,16 @@ def result(rung):
     records = load_records(rung.id)
     parameters, field = rung.recipe.parameters, receptive_field(rung.recipe.specimen())
     rows = [("parameters", f"{parameters:,}"), ("receptive field", f"{field} pixels")]
+    sources = [("the original reported", original(rung))] if rung.source else []
     if not records:
         command = f"`make run RUNGS={rung.id} DATASET=mnist`"
         rows.append(("test accuracy", f"not run yet on the full MNIST: {command}"))
-        return _table([*rows, ("the original reported", original(rung))])
-    summary = Summary.of(records)
+        return _table(rows + sources)
+    summary, when = rung.summary, "after the last epoch" if rung.goal.at_the_end else "mean of the last five epochs"
     seeds = f"seed{'s' if len(records) > 1 else ''} " + ", ".join(str(record.seed) for record in records)
     cells = summary_row(summary)
     rows += [
-        ("test accuracy, mean of the last five epochs, %", f"**{cells['test accuracy, %']}**, {seeds}"),
+        (f"test accuracy, {when}, %", f"**{cells['test accuracy, %']}**, {seeds}"),
         ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
         (
             "clean training accuracy; gap to the test set",
@@ -184,7 +185,7 @@ def result(rung):
     ]
     if rung.previous and load_records(rung.previous.id):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
-    rows += [("the original reported", original(rung)), (str(rung.goal), verdict(rung, summary))]
+    rows += [*sources, (str(rung.goal), verdict(rung))]
     return _table(rows)
 
 
@@ -210,8 +211,16 @@ def _step(name):
     return f"tutorial {tutorial}, " + (f"code {step.partition('code')[2]}" if "code" in step else f"step {step}")
 
 
-def verdict(rung, summary):
-    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in rung.checks(summary).items())
+def verdict(rung):
+    """Every part of the rung's goal and whether its published runs meet it."""
+    if not rung.summary:
+        return "not run yet"
+    checks = rung.checks(rung.summary).items()
+    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in checks)
+
+
+def headline(rung):
+    return accuracy_with_spread(rung.summary) if rung.summary else "–"
 
 
 def _table(rows):
@@ -237,17 +246,28 @@ def ladders_block(notebook):
         "| ladder | asks for | road, in parameters | last rung | its test accuracy, % | verdict |",
         "|--|--|--|--|--|--|",
     ]
-    for ladder in LADDERS.values():
+    for ladder in (ladder for ladder in LADDERS.values() if ladder.is_road):
         rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
         last = rungs[-1]
-        link = f"[{last.id}]({_path(last, '' if notebook is None else './')})"
-        records = load_records(last.id)
-        summary = Summary.of(records) if records else None
-        found = (accuracy_with_spread(summary), verdict(last, summary)) if summary else ("–", "not run yet")
         counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
-        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(last.goal), " → ".join(counts), link, *found)
+        name = f"{ladder.letter.upper()}, {ladder.title.lower()}"
+        row = (name, str(last.goal), " → ".join(counts), _page_link(last, notebook), headline(last), verdict(last))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def frontier_block(notebook):
+    """One row per question of the ladder that is no road: what is asked for, and how far it is met."""
+    lines = ["| question | asks for | parameters | epochs | test accuracy, % | verdict |", "|--|--|--|--|--|--|"]
+    for rung in (rung for rung in find_rungs() if not rung.ladder.is_road):
+        sizes = f"{rung.recipe.parameters:,}", str(rung.recipe.epochs)
+        row = (f"{_page_link(rung, notebook)} {rung.idea}", str(rung.goal), *sizes, headline(rung), verdict(rung))
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _page_link(rung, notebook):
+    return f"[{rung.id}]({_path(rung, '' if notebook is None else './')})"
 
 
 def _path(rung, prefix):
@@ -258,6 +278,6 @@ def _ladder_renderer(letter):
     return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
 
 
-BLOCKS = {"navigation": navigation, "result": result, "ladders": ladders_block} | {
+BLOCKS = {"navigation": navigation, "result": result, "ladders": ladders_block, "frontier": frontier_block} | {
     f"ladder_{x}": _ladder_renderer(x) for x in LADDERS
 }

@@ -108,33 +108,36 @@ class RefusedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics over the seeds of one rung; accuracies are fractions, `std` is of the last-five means."""
+    """Statistics over the seeds of one rung; accuracies are fractions."""
 
     rung: str
-    last5: tuple[float, ...]  # mean of the last five epochs, of every seed
-    mean: float  # of these: the headline
-    std: float | None  # None for a single seed
-    worst: float  # lowest last-five mean
+    headlines: tuple[float, ...]  # of every seed the mean of its last five epochs, or its last epoch if that counts
+    mean: float  # of these
+    std: float | None  # of these; None for a single seed
+    worst: float  # the lowest of these
     best_epoch: float  # highest accuracy of any epoch and seed: shown, never claimed
-    final: float  # mean accuracy of the last epoch
+    last5: float  # mean over seeds of the mean of the last five epochs
+    final: float  # mean over seeds of the last epoch
     clean_train: float
     consistent: bool
 
     @property
     def n(self):
-        return len(self.last5)
+        return len(self.headlines)
 
     @classmethod
-    def of(cls, records):
-        last5 = [record.last5 for record in records]
-        mean = statistics.fmean(last5)
+    def of(cls, records, *, at_the_end=False):
+        """Summarise records; `at_the_end` says that the last epoch counts, as in some goals."""
+        headlines = [record.final if at_the_end else record.last5 for record in records]
+        mean = statistics.fmean(headlines)
         return cls(
             rung=records[0].rung,
-            last5=tuple(last5),
+            headlines=tuple(headlines),
             mean=mean,
-            std=statistics.stdev(last5) if len(records) > 1 else None,
-            worst=min(last5),
+            std=statistics.stdev(headlines) if len(records) > 1 else None,
+            worst=min(headlines),
             best_epoch=max(record.best for record in records),
+            last5=statistics.fmean(record.last5 for record in records),
             final=statistics.fmean(record.final for record in records),
             clean_train=statistics.fmean(record.clean_train for record in records),
             consistent=mean >= TARGET and sum(r.held for r in records) >= STEADY_SHARE * len(records),

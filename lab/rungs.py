@@ -9,6 +9,7 @@ from pathlib import Path
 from lab.data import ROOT
 from lab.ladders import LADDERS
 from lab.recipe import Recipe
+from lab.results import Summary, load_records
 from lab.schema import read_json
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -104,13 +105,21 @@ class Rung(Notebook):
     def goal(self):
         return self.ladder.goal_of(self.id)
 
+    @property
+    def summary(self):
+        """Statistics over its published runs, of the accuracy that its goal speaks of; None if there are none."""
+        records = load_records(self.id)
+        return Summary.of(records, at_the_end=self.goal.at_the_end) if records else None
+
     def checks(self, summary):
         """Every part of its goal and whether it is met; `summary` is that of the published runs."""
         return self.goal.checks(self.recipe, summary)
 
     @property
     def previous(self):
-        """The rung before it on the same ladder, or None."""
+        """The rung that it changes: the one before it on the same ladder; None if there is none."""
+        if not self.ladder.is_road:
+            return None
         rungs = [rung for rung in find_rungs() if rung.ladder == self.ladder]
         position = [rung.id for rung in rungs].index(self.id)
         return rungs[position - 1] if position else None
@@ -122,8 +131,8 @@ def find_notebooks(names=()):
     Raises: ValueError naming the ids that do not exist, or that two notebooks share.
     """
     paths = sorted(
-        NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem.startswith("99"), path.stem)
-    )  # 99 is the end
+        NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem.startswith("9"), path.stem)
+    )  # 98 and 99 are the end
     found = [Notebook(path) for path in paths if ".ipynb_checkpoints" not in path.parts]
     found = [Rung(notebook.path) if notebook.is_rung else notebook for notebook in found]
     by_id = {}

@@ -115,7 +115,7 @@ def ladder_table(letter, *, up_to=None):
     Returns: DataFrame of text, indexed by rung. `change` is the difference to the rung before with its
         95 % Welch interval over seeds, in percentage points.
     """
-    rows, before = {}, None
+    rows = {}
     for rung in find_rungs():
         if rung.ladder.letter != letter or (up_to and rung.id > up_to):
             continue
@@ -124,12 +124,11 @@ def ladder_table(letter, *, up_to=None):
             "parameters": f"{rung.recipe.parameters:,}",
             "receptive field": receptive_field(rung.recipe.specimen()),
         }
-        records = load_records(rung.id)
-        if records:
-            row |= summary_row(Summary.of(records))
-            row["change, points"] = format_change(records, before)
+        if summary := rung.summary:
+            row |= summary_row(summary)
+            before = load_records(rung.previous.id) if rung.previous else []
+            row["change, points"] = format_change(load_records(rung.id), before)
         rows[rung.id] = row
-        before = records
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 

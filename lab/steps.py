@@ -2,7 +2,7 @@
 
 from lab.ladders import CONSISTENT
 from lab.receptive_field import receptive_field
-from lab.results import Summary, load_records
+from lab.results import load_records
 from lab.rungs import find_rungs
 
 
@@ -14,7 +14,7 @@ def describe_rungs():
 def describe_rung(rung):
     recipe = rung.recipe
     records = load_records(rung.id)
-    summary = Summary.of(records) if records else None
+    summary = rung.summary
     return {
         "id": rung.id,
         "ladder": rung.ladder.letter,
@@ -29,7 +29,7 @@ def describe_rung(rung):
         "recipe": recipe.as_dict(),
         "seeds": [record.seed for record in records],
         "test_accuracy": summary
-        and {"mean": summary.final, "std": summary.std, "last5_mean": summary.mean, "min": summary.worst},
+        and {"mean": summary.final, "std": summary.std, "last5_mean": summary.last5, "min": summary.worst},
         "target_met": summary and all(met for name, met in rung.checks(summary).items() if name != CONSISTENT),
         "consistent": summary and summary.consistent,
     }

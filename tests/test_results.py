@@ -74,6 +74,9 @@ def test_statistics_over_seeds():
     found = [summary.mean, summary.std, summary.worst, summary.best_epoch, summary.final, summary.clean_train]
     expected = [last5.mean(), last5.std(ddof=1), last5.min(), accuracies.max(), accuracies[:, -1].mean()]
     np.testing.assert_allclose(found, [*expected, np.mean(clean) / 60_000], rtol=1e-12)
+    at_the_end, last = Summary.of(records, at_the_end=True), accuracies[:, -1]
+    found = [at_the_end.mean, at_the_end.std, at_the_end.worst, *at_the_end.headlines, at_the_end.last5]
+    np.testing.assert_allclose(found, [last.mean(), last.std(ddof=1), last.min(), *last, last5.mean()], rtol=1e-12)
 
 
 def test_one_seed_has_no_spread():

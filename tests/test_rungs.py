@@ -14,11 +14,12 @@ from lab.schema import DamagedFile
 
 GOOD = Summary(
     rung="x",
-    last5=(0.994, 0.9942),
+    headlines=(0.994, 0.9942),
     mean=0.9941,
     std=0.0001,
     worst=0.994,
     best_epoch=0.995,
+    last5=0.9941,
     final=0.994,
     clean_train=0.995,
     consistent=True,
@@ -43,7 +44,7 @@ def with_recipe(name, **changes):
 def test_limits_of_the_ladders():
     goals = {letter: ladder.goal for letter, ladder in LADDERS.items()}
     limits = {letter: (goal.parameters_below, goal.epochs_at_most) for letter, goal in goals.items()}
-    assert limits == {"a": (8_000, 15), "b": (20_000, 19), "c": (8_000, 15), "d": (8_000, 15)}
+    assert limits == {"a": (8_000, 15), "b": (20_000, 19), "c": (8_000, 15), "d": (8_000, 15), "e": (8_000, 15)}
     assert [rung(name).goal.parameters_below for name in ("c01", "c02", "a00")] == [10_000, 8_000, 8_000]
 
 
@@ -97,10 +98,10 @@ def test_checks_of_the_results():
     ("goal", "changes", "missed"),
     [
         (Goal(held=False), {"consistent": False}, []),
-        (Goal(held=False, floor=0.9935), {"last5": (0.9936, 0.9935, 0.9935, 0.9935, 0.993)}, []),
+        (Goal(held=False, floor=0.9935), {"headlines": (0.9936, 0.9935, 0.9935, 0.9935, 0.993)}, []),
         (
             Goal(held=False, floor=0.9935),
-            {"last5": (0.9936, 0.9935, 0.9935, 0.993)},
+            {"headlines": (0.9936, 0.9935, 0.9935, 0.993)},
             ["99.35% by at least 80 % of seeds"],
         ),
         (Goal(held=False, at_the_end=True), {"final": 0.994, "mean": 0.99}, []),
@@ -115,8 +116,8 @@ def test_other_goals(goal, changes, missed):
 
 def test_reading_order_begins_with_the_map_and_ends_with_all():
     names = [notebook.id for notebook in find_notebooks()]
-    assert (names[0], names[-1]) == ("00", "99")
-    assert names[1:-1] == sorted(names[1:-1])
+    assert (names[0], names[-2:]) == ("00", ["98", "99"])
+    assert names[1:-2] == sorted(names[1:-2])
 
 
 def test_ablations_change_the_recipe_of_their_rung():
