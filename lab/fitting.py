@@ -142,6 +142,7 @@ def _choose_trainer(recipe, digits, device):
         return run_epoch, versions
     reason = native.why_not(recipe, digits) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
+        native.prepare()
         return native.run_epoch, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")
     return run_epoch, versions

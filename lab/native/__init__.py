@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lab.augment import RandomAffine
-from lab.native.library import FOLDER, LANES, Compiled, compiler, describe
+from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, library
 from lab.recipe import PER_BATCH, OneCycleLR
 from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
@@ -44,6 +44,11 @@ def why_not(recipe, data):
     except NotImplementedError as error:
         return str(error)
     return None
+
+
+def prepare():
+    """Compile now, if this process has not yet, so that the first epoch need not wait for it."""
+    library()
 
 
 def run_epoch(trainee, recipe, train, held_out, test, *, advance=None):

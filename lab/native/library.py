@@ -35,7 +35,7 @@ class Compiled:
     """
 
     def __init__(self, trainee, batch_size):
-        self.trainee, self.library = trainee, _library()
+        self.trainee, self.library = trainee, library()
         units, head = describe(trainee.network)
         arrays = self._arrays()
         sizes = [ctypes.c_int64(len(arrays[position])) for position in (0, 2)]
@@ -149,17 +149,17 @@ def _fill(tensors, values):
 
 
 @functools.cache
-def _library():
+def library():
     """Compile for this very processor, once a process: five seconds, and nothing old can be found."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = FOLDER / "trainer.cpp", Path(folder) / "trainer.so"
         done = subprocess.run([compiler(), *FLAGS, source, "-o", target], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{compiler()} could not compile {source}: {done.stderr[:2000]}")
-        library = ctypes.CDLL(str(target))
-    library.create.restype = ctypes.c_void_p
-    library.train.restype = library.evaluate.restype = ctypes.c_double
-    return library
+        loaded = ctypes.CDLL(str(target))
+    loaded.create.restype = ctypes.c_void_p
+    loaded.train.restype = loaded.evaluate.restype = ctypes.c_double
+    return loaded
 
 
 def describe(network):
