@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lab.augment import RandomAffine
-from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, library
+from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, load_library
 from lab.recipe import PER_BATCH, OneCycleLR
 from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
@@ -48,7 +48,7 @@ def why_not(recipe, data):
 
 def prepare():
     """Compile now, if this process has not yet, so that the first epoch need not wait for it."""
-    library()
+    load_library()
 
 
 def run_epoch(trainee, recipe, train, held_out, test, *, advance=None):

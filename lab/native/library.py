@@ -35,7 +35,7 @@ class Compiled:
     """
 
     def __init__(self, trainee, batch_size):
-        self.trainee, self.library = trainee, library()
+        self.trainee, self.library = trainee, load_library()
         units, head = describe(trainee.network)
         arrays = self._arrays()
         sizes = [ctypes.c_int64(len(arrays[position])) for position in (0, 2)]
@@ -149,7 +149,7 @@ def _fill(tensors, values):
 
 
 @functools.cache
-def library():
+def load_library():
     """Compile for this very processor, once a process: five seconds, and nothing old can be found."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = FOLDER / "trainer.cpp", Path(folder) / "trainer.so"
