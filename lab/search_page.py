@@ -5,9 +5,11 @@ import pandas as pd
 
 from lab.claims import difference, difference_from, format_difference
 from lab.plots import TARGET_STYLE, finish
+from lab.results import TARGET
 from lab.screening import effects
 from lab.search import DEFAULTS, SEARCH, load_trials
 
+TICKS = (1_000, 1_400, 2_000, 2_800, 4_000, 5_600, 8_000)  # parameters
 MEASURES = {  # of a trial, on held-out images
     "last five, %": lambda trial: 100 * trial.last5,
     "last epoch, %": lambda trial: 100 * trial.final,
@@ -97,7 +99,9 @@ def plot_search(topics, measure="last five, %", folder=SEARCH):
             color=f"C{position}",
             label=topic,
         )
-    axis.axhline(99.4, **TARGET_STYLE)
+    axis.axhline(100 * TARGET, **TARGET_STYLE)
     axis.set(xlabel="parameters", ylabel=f"held-out images, {measure}", xscale="log")
+    axis.set_xticks(TICKS, [f"{ticks:,}" for ticks in TICKS])
+    axis.minorticks_off()
     axis.legend(fontsize=8, loc="lower right")
     return finish(figure)
