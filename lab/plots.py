@@ -114,18 +114,21 @@ def plot_mistakes(mistakes):
     return figure
 
 
-def plot_seeds(records_by_rung, *, target=TARGET):
-    """Draw the last-five mean of every seed, a column of dots per rung, a panel per ladder."""
+def plot_seeds(records_by_rung, *, target=TARGET, at_the_end=False):
+    """Draw the last-five mean of every seed, or its last epoch, a column of dots per rung, a panel per ladder."""
     ladders = {}
     for name, records in records_by_rung.items():
         ladders.setdefault(name[0], {})[name] = records
     figure, panels = _panels(len(ladders))
     for axis, (letter, rungs) in zip(panels, ladders.items(), strict=True):
         for position, records in enumerate(rungs.values()):
-            axis.plot([position] * len(records), [100 * record.last5 for record in records], "o", alpha=0.6, color="C0")
+            heights = [100 * (record.final if at_the_end else record.last5) for record in records]
+            axis.plot([position] * len(records), heights, "o", alpha=0.6, color="C0")
         axis.axhline(100 * target, **TARGET_STYLE)
         axis.set_xticks(range(len(rungs)), rungs)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
+    if at_the_end:
+        panels[0].set_ylabel("test accuracy, %\nafter the last epoch")
     return finish(figure)
 
 

@@ -15,7 +15,7 @@ from lab.files import write_atomically
 from lab.ladders import LADDERS
 from lab.overview import source_steps
 from lab.receptive_field import receptive_field
-from lab.results import LAST, Summary, load_records
+from lab.results import LAST, load_records
 from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import accuracy_with_spread, format_change, ladder_table, summary_row
 
@@ -111,9 +111,9 @@ def number(result, name):
     records = load_records(result)
     if not records:
         return "(not run yet)"
-    summary = Summary.of(records, at_the_end=rung.goal.at_the_end)
+    summary = rung.summary_of(result)
     if name == "change":
-        return format_change(records, load_records(rung.id if is_ablation else rung.previous.id))
+        return format_change(records, load_records(rung.id if is_ablation else rung.previous.id), rung.measure)
     last = records[0].epochs[-1]
     return {
         "mean": percent(summary.mean),

@@ -106,9 +106,18 @@ class Rung(Notebook):
         return self.ladder.goal_of(self.id)
 
     @property
+    def measure(self):
+        """What its goal speaks of, as a key of `lab.claims.MEASURES`."""
+        return "final test accuracy" if self.goal.at_the_end else "test accuracy"
+
+    @property
     def summary(self):
-        """Statistics over its published runs, of the accuracy that its goal speaks of; None if there are none."""
-        records = load_records(self.id)
+        """Statistics over its published runs; None if there are none."""
+        return self.summary_of(self.id)
+
+    def summary_of(self, name):
+        """The same for one of its recipes, of the accuracy that the goal of the rung speaks of."""
+        records = load_records(name)
         return Summary.of(records, at_the_end=self.goal.at_the_end) if records else None
 
     def checks(self, summary):

@@ -16,7 +16,7 @@ import torch
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
 from lab.receptive_field import layer_table, receptive_field
-from lab.results import Summary, load_records, why_refused
+from lab.results import load_records, why_refused
 from lab.rungs import find_rungs
 from lab.training import prepare
 
@@ -134,15 +134,15 @@ def ladder_table(letter, *, up_to=None):
 
 def compare(*names):
     """One row per rung or ablation, from the published results; `against` is the difference to the first of them."""
-    first = load_records(names[0])
-    recipes = {name: find_rungs([name.partition("_")[0]])[0].recipes[name] for name in names}
+    rungs = {name: _find(name.partition("_")[0]) for name in names}
+    first, measure = load_records(names[0]), rungs[names[0]].measure
     rows = {}
-    for name in names:
-        rows[name] = {"parameters": f"{recipes[name].parameters:,}"}
-        if records := load_records(name):
-            rows[name] |= summary_row(Summary.of(records))
+    for name, rung in rungs.items():
+        rows[name] = {"parameters": f"{rung.recipes[name].parameters:,}"}
+        if summary := rung.summary_of(name):
+            rows[name] |= summary_row(summary)
             if name != names[0]:
-                rows[name][f"against {names[0]}, points"] = format_change(records, first)
+                rows[name][f"against {names[0]}, points"] = format_change(load_records(name), first, measure)
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
@@ -162,11 +162,11 @@ def accuracy_with_spread(summary):
     return f"{100 * summary.mean:.2f}{spread} (n={summary.n})"
 
 
-def format_change(records, before):
+def format_change(records, before, measure="test accuracy"):
     """Difference of two rungs in percentage points: "+0.12 [+0.05, +0.19]", or without an interval if n is 1."""
     if not before:
         return "–"
-    return format_difference(compare_runs(records, before))
+    return format_difference(compare_runs(records, before, measure))
 
 
 def signal_strength(recipes, split):
