@@ -25,7 +25,8 @@ def source_steps():
 def overview():
     """One row per rung of every ladder, numbers as numbers; NaN where a rung has no published run yet.
 
-    Returns: DataFrame indexed by rung. Accuracies in percent, of the test set unless they say otherwise; `gap` is
+    Returns: DataFrame indexed by rung. Accuracies in percent, of the test set unless they say otherwise; `last five` is
+        the last epoch where the goal of the rung says so; `gap` is
         clean training accuracy minus final test accuracy, in points; `seconds` per training epoch on one thread, the
         quickest seed's median; `constraint` of the rung: met, missed, or – without runs.
     """

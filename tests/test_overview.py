@@ -45,8 +45,9 @@ def test_overview_has_every_rung_and_numbers_that_sort():
         records = load_records(name)
         assert row["n"] == len(records)
         if records:
-            last5 = np.array([record.test_accuracies[-5:] for record in records]).mean(axis=1)
-            assert row["last five"] == pytest.approx(100 * last5.mean())
+            count = 1 if name == "e03" else 5  # of its goal: fewer epochs, of which the last counts
+            headlines = np.array([record.test_accuracies[-count:] for record in records]).mean(axis=1)
+            assert row["last five"] == pytest.approx(100 * headlines.mean())
             clean = np.mean([100 * record.clean_train_correct / record.clean_train_total for record in records])
             final = np.mean([100 * record.test_accuracies[-1] for record in records])
             assert (row["clean train"], row["gap"]) == pytest.approx((clean, clean - final))
@@ -107,7 +108,8 @@ def test_originals_best_is_that_of_their_log():
 
 def test_selection_is_worth_what_numpy_says():
     table = utils.selection_table()
-    runs = [np.array(record.test_accuracies) for rung in find_rungs() for record in load_records(rung.id)]
+    rungs = [rung.id for rung in find_rungs() if rung.id != "e03"]  # where the last epoch counts, and nothing is chosen
+    runs = [np.array(record.test_accuracies) for rung in rungs for record in load_records(rung)]
     gains = [100 * (run.max() - run[-5:].mean()) for run in runs]
     row = table.loc["measured here"]
     assert (row["runs"], row["mean gain"], row["largest"]) == (
