@@ -213,14 +213,14 @@ def _step(name):
 
 def verdict(rung):
     """Every part of the rung's goal and whether its published runs meet it."""
-    if not rung.summary:
+    if not (summary := rung.summary):
         return "not run yet"
-    checks = rung.checks(rung.summary).items()
+    checks = rung.checks(summary).items()
     return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in checks)
 
 
 def headline(rung):
-    return accuracy_with_spread(rung.summary) if rung.summary else "–"
+    return accuracy_with_spread(summary) if (summary := rung.summary) else "–"
 
 
 def _table(rows):
