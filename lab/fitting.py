@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lab import native
+from lab import native, training
 from lab.carry import equal_digests
 from lab.data import CLASSES, ROOT, Digits
 from lab.digest import code_digest
@@ -86,7 +86,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         torch.set_num_threads(threads)
     keep_freed_memory()
     train, held_out, test = _splits(recipe, digits, device)
-    epoch_runner, versions = _choose_trainer(recipe, digits, device)
+    train_epoch, versions = _choose_trainer(recipe, digits, device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainee = begin(recipe, seed, device, len(train))
         record = RunRecord(
@@ -110,7 +110,9 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             while len(record.epochs) < recipe.epochs:
                 epoch = len(record.epochs) + 1
                 try:
-                    row = epoch_runner(trainee, recipe, train, held_out, test, advance=lines.advance)
+                    row = run_epoch(
+                        trainee, recipe, train, held_out, test, advance=lines.advance, train_epoch=train_epoch
+                    )
                     _refuse_divergence(row)
                 except TrainingDiverged as error:
                     write_atomically(path, record.to_json())  # unfinished: the epochs before this one
@@ -136,16 +138,16 @@ def choose_device(name):
 
 
 def _choose_trainer(recipe, digits, device):
-    """The function that runs an epoch, and the versions to record; says so where there is no compiled training."""
+    """The function that trains an epoch, and the versions to record; says so where there is no compiled training."""
     versions = describe_versions()
     if not recipe.compiled:
-        return run_epoch, versions
+        return training.train_epoch, versions
     reason = native.why_not(recipe, digits) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
         native.prepare()
-        return native.run_epoch, versions | {"trainer": COMPILED}
+        return native.train_epoch, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")
-    return run_epoch, versions
+    return training.train_epoch, versions
 
 
 def require_trainable(recipe, digits):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lab.muon import Muon
 from lab.rules import Rule, check, flag, is_a, number, one_of, pair, whole
 
 LATER = ("average", "compiled")  # settings that joined when results were there: written down only where they are on
@@ -79,7 +80,7 @@ RULES = {
     "epochs": whole(1, 10_000),
     "batch_size": whole(1, 1_000_000),
     "loss": one_of("cross_entropy", "nll"),
-    "optimizer": one_of("SGD", "Adam", "AdamW"),
+    "optimizer": one_of("SGD", "Adam", "AdamW", "Muon"),
     "learning_rate": number(above=0),
     "momentum": number(0, below=1),
     "nesterov": flag(),
@@ -114,21 +115,25 @@ class Recipe:
     loss: str = "cross_entropy"  # of logits; "nll" of log-probabilities
     optimizer: str = "SGD"
     learning_rate: float = 0.01
-    momentum: float = 0.9  # SGD only
-    nesterov: bool = False  # SGD only
+    momentum: float = 0.9  # SGD and Muon only
+    nesterov: bool = False  # SGD only; Muon wants it
     betas: tuple[float, float] = (0.9, 0.999)  # Adam and AdamW only
     weight_decay: float = 0.0
     schedule: StepLR | OneCycleLR | CosineCycle | ReduceLROnPlateau | None = None
     augmentation: tuple = ()  # applied in order to every training batch
     held_out: float = 0  # last so many training images, or that share of them if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
-    average: float = 0.0  # keep a running average of weights and statistics with this decay per batch; 0: none
+    average: float = (
+        0.0  # keep a running average of weights and statistics with this decay per batch, in the end; 0: none
+    )
     compiled: bool = False  # train with lab/native on a CPU, where it can: the same but for rounding, and faster
 
     def __post_init__(self):
         check("Recipe:", vars(self), RULES)
         if self.nesterov and not self.momentum:
             raise ValueError("Recipe: nesterov=True must be False without momentum")
+        if self.optimizer == "Muon" and not self.nesterov:
+            raise ValueError("Recipe: optimizer='Muon' takes Nesterov's steps alone; set nesterov=True and a momentum")
         if isinstance(self.schedule, ReduceLROnPlateau) and not self.held_out:
             raise ValueError("Recipe: held_out=0, but ReduceLROnPlateau needs held-out training images to watch")
 
@@ -173,6 +178,8 @@ def build_optimizer(recipe, network):
     shared = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "SGD":
         return torch.optim.SGD(network.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **shared)
+    if recipe.optimizer == "Muon":
+        return Muon(network, momentum=recipe.momentum, **shared)
     return getattr(torch.optim, recipe.optimizer)(network.parameters(), betas=recipe.betas, **shared)
 
 
@@ -183,7 +190,20 @@ def build_average(recipe, network):
     """
     if not recipe.average:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+
+    def update(averages, values, batches):
+        get_ema_multi_avg_fn(average_decay(recipe.average, int(batches)))(averages, values, batches)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+
+
+def average_decay(most, batches):
+    """Decay per batch of an average over so many batches so far: little at first, so that it forgets its start.
+
+    The average reaches back over about a tenth of the batches there were, until `most` limits it. Source: TensorFlow's
+    `tf.train.ExponentialMovingAverage`.
+    """
+    return min(most, (1 + batches) / (10 + batches))
 
 
 def build_schedule(recipe, optimizer, batches_per_epoch):

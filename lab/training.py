@@ -160,7 +160,7 @@ def forward(network, images, recipe):
         return network(images).float()
 
 
-def run_epoch(trainee, recipe, train, held_out, test, *, advance=None):
+def run_epoch(trainee, recipe, train, held_out, test, *, advance=None, train_epoch=train_epoch):
     """Train once over the data, measure, step the schedule; return the epoch as a row of the run record."""
     row = {"learning_rate": trainee.optimizer.param_groups[0]["lr"]}
     parts = {"train": train_epoch(trainee, recipe, train, advance=advance)}

@@ -417,7 +417,7 @@ def test_cosine_cycle_by_its_formula(train):
 
 
 def test_average_is_the_weighted_sum_of_all_weights_and_statistics(sample):
-    recipe, states = change(AVERAGED, average=0.7), []
+    recipe, states = change(AVERAGED, average=0.3), []
     trainee = begin(recipe, 0, CPU, len(sample.train))
     train_epoch(
         trainee,
@@ -426,7 +426,8 @@ def test_average_is_the_weighted_sum_of_all_weights_and_statistics(sample):
         advance=lambda: states.append({name: value.clone() for name, value in trainee.network.state_dict().items()}),
     )
     assert len(states) == 4
-    weights = [0.7**3, 0.3 * 0.7**2, 0.3 * 0.7, 0.3]  # the first state starts the average
+    decays = [2 / 11, 3 / 12, 0.3]  # the first state starts the average; 4 / 13 is more than 0.3
+    weights = [math.prod(decays[seen:]) * (1 - (decays[seen - 1] if seen else 0)) for seen in range(4)]
     averaged = trainee.outcome.state_dict()
     for name in averaged:
         if averaged[name].is_floating_point():

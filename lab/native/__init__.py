@@ -18,7 +18,7 @@ import torch
 from lab.augment import RandomAffine
 from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, load_library
 from lab.recipe import PER_BATCH, OneCycleLR
-from lab.training import EpochStats, TrainingDiverged, begin, evaluate
+from lab.training import EpochStats, TrainingDiverged, begin
 
 SIDE = 28
 
@@ -29,7 +29,7 @@ def why_not(recipe, data):
     one_affine = len(recipe.augmentation) == 1 and isinstance(transform, RandomAffine) and not transform.fill
     limits = {
         "there is no C++ compiler": compiler() is None,
-        "it is not trained by SGD with Nesterov's momentum": recipe.optimizer != "SGD" or not recipe.nesterov,
+        "it is not trained with Nesterov's momentum": recipe.optimizer not in ("SGD", "Muon") or not recipe.nesterov,
         "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),
         "its momentum is cycled": isinstance(recipe.schedule, OneCycleLR),
         "it is distorted by something else than one RandomAffine with black corners": not one_affine,
@@ -51,19 +51,8 @@ def prepare():
     load_library()
 
 
-def run_epoch(trainee, recipe, train, held_out, test, *, advance=None):
-    """What `lab.training.run_epoch` does, for recipes and data to which `why_not` has no objection."""
-    row = {"learning_rate": trainee.optimizer.param_groups[0]["lr"]}
-    parts = {"train": train_epoch(trainee, recipe, train, advance=advance)}
-    parts["test"] = evaluate(trainee.outcome, test, recipe)
-    for name, stats in parts.items():
-        row |= {f"{name}_loss": stats.loss, f"{name}_correct": stats.correct, f"{name}_total": stats.total}
-        row |= {f"{name}_seconds": round(stats.seconds, 3)}
-    return row
-
-
 def train_epoch(trainee, recipe, split, *, advance=None):
-    """Train on every image of a split once, in random order, as `lab.training.train_epoch` does.
+    """What `lab.training.train_epoch` does, for recipes and data to which `why_not` has no objection.
 
     Returns: EpochStats. Raises: TrainingDiverged after a batch whose loss is not finite.
     """

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lab.data import CLASSES, MEAN, STD
+from lab.recipe import average_decay
 
 FOLDER = Path(__file__).parent
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
@@ -54,16 +55,16 @@ class Compiled:
             order: int64 (N,), which images, in batches of the size given.
             distortions: float32 (N, 5): degrees, shift along x and y in pixels, scale, shear in degrees.
             rates: float32, one a batch.
-            recipe: momentum, weight decay and average come from here, and how images are resampled.
+            recipe: optimiser and average come from here, and how images are resampled.
 
         Returns: (correct answers, loss in nats), as training saw the images.
         """
-        correct, first = ctypes.c_int64(), not self.trainee.average or not self.trainee.average.n_averaged
+        correct = ctypes.c_int64()
         bilinear = recipe.augmentation[0].interpolation == "bilinear"
-        knobs = [ctypes.c_float(value) for value in (recipe.momentum, recipe.weight_decay, recipe.average)]
-        order, distortions = order.numpy(), distortions.numpy()
-        arrays = _at(order), ctypes.c_int64(len(order)), _at(distortions), int(bilinear), _at(rates)
-        loss = self.library.train(self.handle, _data(split), *arrays, *knobs, int(first), ctypes.byref(correct))
+        order, distortions, takes = order.numpy(), distortions.numpy(), self._takes(len(rates), recipe.average)
+        arrays = _at(order), ctypes.c_int64(len(order)), _at(distortions), int(bilinear), _at(rates), _at(takes)
+        knobs = ctypes.c_float(recipe.momentum), ctypes.c_float(recipe.weight_decay), int(recipe.optimizer == "Muon")
+        loss = self.library.train(self.handle, _data(split), *arrays, *knobs, ctypes.byref(correct))
         return correct.value, loss / len(order)
 
     def evaluate(self, split):
@@ -96,6 +97,12 @@ class Compiled:
             average.n_averaged += batches
         for norm in _norms(network) + (_norms(average.module) if average else []):
             norm.num_batches_tracked += batches
+
+    def _takes(self, batches, decay):
+        """How much of the new weights the average takes in after each batch; all of it where none is kept."""
+        before = int(self.trainee.average.n_averaged) if decay else 0
+        takes = [1 - average_decay(decay, count) if count else 1 for count in range(before, before + batches)]
+        return np.array(takes, dtype=np.float32)
 
     def _arrays(self):
         network, state = self.trainee.network, self.trainee.optimizer.state

@@ -1,4 +1,5 @@
 // Training of small networks, for a search over many of them. Python's side is __init__.py.
+#include "muon.h"
 #include "network.h"
 
 namespace {
@@ -15,7 +16,7 @@ struct Data {
 
 struct Trainer : Network {
     int batch;
-    std::vector<float> weights, velocity, average_weights, average_statistics;
+    std::vector<float> weights, velocity, steps, average_weights, average_statistics;
 
     // Puts images into the first map, undistorted without `distortions`; their labels come back.
     std::vector<int64_t> load(const Data &data, const int64_t *order, int count, const Distortion *distortions,
@@ -76,13 +77,19 @@ struct Trainer : Network {
         for (size_t i = 0; i < weights.size(); i++) gradient[i] += sum_of(sums[i]);
     }
 
-    // torch.optim.SGD with Nesterov's momentum, and swa_utils.AveragedModel.
-    void step(float rate, float momentum, float decay, float take) {
+    // torch.optim.SGD with Nesterov's momentum or lab.muon, and swa_utils.AveragedModel.
+    void step(float rate, float momentum, float decay, bool muon, float take) {
+        steps.resize(weights.size());
         for (size_t i = 0; i < weights.size(); i++) {
             float g = gradient[i] + decay * weights[i];
             velocity[i] = momentum * velocity[i] + g;
-            weights[i] -= rate * (g + momentum * velocity[i]);
+            steps[i] = g + momentum * velocity[i];
         }
+        if (muon)
+            for (Unit &u : units)
+                if (u.kind != FULL)
+                    orthogonalise(&steps[u.kind == SEPARABLE ? u.pointwise : u.weight], u.outputs, u.inputs);
+        for (size_t i = 0; i < weights.size(); i++) weights[i] -= rate * steps[i];
         for (size_t i = 0; i < weights.size(); i++) average_weights[i] += take * (weights[i] - average_weights[i]);
         for (size_t i = 0; i < statistics.size(); i++)
             average_statistics[i] += take * (statistics[i] - average_statistics[i]);
@@ -119,15 +126,15 @@ void copy_state(Trainer *t, float *const *arrays, int to_trainer) {
 void copy_gradient(Trainer *t, float *array) { std::copy(t->gradient.begin(), t->gradient.end(), array); }
 
 // One epoch over `order`, up to the first batch whose loss is not finite; returns the sum of losses. `rates` has one a
-// batch; the average starts with what the first one of all leaves.
+// batch, and so has `takes`: how much the average takes in of the weights that it leaves.
 double train(Trainer *t, Data data, const int64_t *order, int64_t count, const Distortion *distortions, int bilinear,
-             const float *rates, float momentum, float decay, float average, int first, int64_t *correct) {
+             const float *rates, const float *takes, float momentum, float decay, int muon, int64_t *correct) {
     double loss = 0;
     for (int64_t start = 0; start < count && std::isfinite(loss); start += t->batch) {
         int size = (int)std::min<int64_t>(t->batch, count - start);
         auto labels = t->load(data, order + start, size, distortions + start, bilinear);
         t->differentiate(labels.data(), size / LANES, &loss, correct);
-        t->step(rates[start / t->batch], momentum, decay, first && start == 0 ? 1 : 1 - average);
+        t->step(rates[start / t->batch], momentum, decay, muon, takes[start / t->batch]);
     }
     return loss;
 }
