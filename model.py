@@ -493,10 +493,12 @@ class OneByOne(nn.Sequential):
 class DeepSeparable(nn.Sequential):
     """Separable units, two before the pooling and six behind it: few weights a layer, so many layers.
 
-    Found by the search of notebook 98; the arguments are the widths. Rungs e01, e02 and e03.
+    Found by the search of notebook 98; the arguments are the widths, `last` that of the last unit, where it is another.
+    Rungs e01 and e02.
     """
 
-    def __init__(self, first=8, second=24, width=28):
+    def __init__(self, first=8, second=24, width=28, last=None):
+        last = last or width
         super().__init__(
             ConvUnit(1, first, after="norm relu"),  # 8x26x26  rf 3
             SeparableUnit(first, second),  # 24x24x24  rf 5
@@ -506,8 +508,30 @@ class DeepSeparable(nn.Sequential):
             SeparableUnit(width, width),  # 28x10x10  rf 18
             SeparableUnit(width, width, padding=1),  # 28x10x10  rf 22
             SeparableUnit(width, width),  # 28x8x8  rf 26
-            SeparableUnit(width, width),  # 28x6x6  rf 30
+            SeparableUnit(width, last),  # 28x6x6  rf 30
             nn.AdaptiveAvgPool2d(1),  # 28x1x1  rf 40
-            project(width, 10),  # 10x1x1  rf 40
+            project(last, 10),  # 10x1x1  rf 40
+            nn.Flatten(),
+        )
+
+
+class WideSeparable(nn.Sequential):
+    """Separable units, three before the pooling and four wide ones behind it: what a short training prefers to depth.
+
+    Found by the search of notebook 98. Rung e03.
+    """
+
+    def __init__(self):
+        super().__init__(
+            ConvUnit(1, 8, after="norm relu"),  # 8x26x26  rf 3
+            SeparableUnit(8, 24),  # 24x24x24  rf 5
+            SeparableUnit(24, 24),  # 24x22x22  rf 7
+            nn.MaxPool2d(2),  # 24x11x11  rf 8
+            SeparableUnit(24, 36, padding=1),  # 36x11x11  rf 12
+            SeparableUnit(36, 36),  # 36x9x9  rf 16
+            SeparableUnit(36, 36, padding=1),  # 36x9x9  rf 20
+            SeparableUnit(36, 36),  # 36x7x7  rf 24
+            nn.AdaptiveAvgPool2d(1),  # 36x1x1  rf 36
+            project(36, 10),  # 10x1x1  rf 36
             nn.Flatten(),
         )

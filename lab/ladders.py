@@ -84,7 +84,7 @@ LADDERS = {
             is_road=False,
             own_goals={
                 "e02": Goal(parameters_below=2_500, held=False, floor=0.9935),
-                "e03": Goal(epochs_at_most=3, at_the_end=True, held=False),
+                "e03": Goal(epochs_at_most=2, at_the_end=True, held=False),
             },
         ),
     )

@@ -42,7 +42,7 @@ def describe(recipe):
     """A recipe as text: the source of its network without the docstring, then every setting, one a line."""
     settings = recipe.as_dict()
     settings["network"] = _call({"name": settings["network"], **settings.pop("arguments")})
-    for name in ("betas",) if settings["optimizer"] == "SGD" else ("momentum", "nesterov"):
+    for name in ("betas",) if settings["optimizer"] in ("SGD", "Muon") else ("momentum", "nesterov"):
         settings.pop(name)  # it has no effect
     lines = []
     for name, value in settings.items():
