@@ -126,8 +126,19 @@ BAND = Recipe(network=model.NormedSkeleton, epochs=4, schedule=OneCycleLR(0.1), 
 AVERAGED = Recipe(
     network=model.NormedSkeleton, epochs=4, batch_size=64, nesterov=True, schedule=CosineCycle(0.05), average=0.9
 )
+ORTHOGONAL = Recipe(
+    network=model.DeepSeparable,
+    arguments={"first": 3, "second": 4, "width": 5, "last": 6},
+    epochs=4,
+    batch_size=64,
+    optimizer="Muon",
+    nesterov=True,
+    average=0.9,
+)
 by_recipe = pytest.mark.parametrize(
-    "recipe", [DROPPING, WATCHING, AVERAGED], ids=["SGD, OneCycleLR", "Adam, plateau", "averaged, CosineCycle"]
+    "recipe",
+    [DROPPING, WATCHING, AVERAGED, ORTHOGONAL],
+    ids=["SGD, OneCycleLR", "Adam, plateau", "averaged, CosineCycle", "Muon"],
 )
 
 
