@@ -23,7 +23,8 @@ arguments; a test compares every comment with the traced network.
 | DeepPooled        | d01           | 257,354         | 44              |
 | NormedDeepPooled  | d02 d03       | 19,942          | 44              |
 | OneByOne          | d04 d05 d06   | 7,216           | 44              |
-| DeepSeparable     | e01 e02 e03   | 7,084           | 40              |
+| DeepSeparable     | e01 e02       | 7,084           | 40              |
+| WideSeparable     | e03           | 7,828           | 36              |
 """
 
 from functools import partial
