@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix):
-    """The matrix (rows, columns) with its singular values near 1, between 0.7 and 1.2 for all but the very smallest.
+    """The matrix (rows, columns) with its singular values near 1, between 0.68 and 1.16 for all but the very smallest.
 
     Tall ones come back larger, by the root of rows / columns: so a step changes what comes out by as much in each.
     Newton and Schulz's iteration needs products alone, no decomposition.

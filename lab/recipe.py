@@ -66,6 +66,7 @@ class ReduceLROnPlateau:
         check("ReduceLROnPlateau:", vars(self), rules)
 
 
+WITH_MOMENTUM = ("SGD", "Muon")  # optimisers that heed momentum and nesterov; the others heed betas
 PER_BATCH = (OneCycleLR, CosineCycle)  # stepped after every batch; the others after every epoch
 
 
@@ -116,16 +117,14 @@ class Recipe:
     optimizer: str = "SGD"
     learning_rate: float = 0.01
     momentum: float = 0.9  # SGD and Muon only
-    nesterov: bool = False  # SGD only; Muon wants it
+    nesterov: bool = False  # SGD only; Muon has to have it
     betas: tuple[float, float] = (0.9, 0.999)  # Adam and AdamW only
     weight_decay: float = 0.0
     schedule: StepLR | OneCycleLR | CosineCycle | ReduceLROnPlateau | None = None
     augmentation: tuple = ()  # applied in order to every training batch
     held_out: float = 0  # last so many training images, or that share of them if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
-    average: float = (
-        0.0  # keep a running average of weights and statistics with this decay per batch, in the end; 0: none
-    )
+    average: float = 0.0  # decay per batch, in the end, of a running average of weights and statistics; 0: none kept
     compiled: bool = False  # train with lab/native on a CPU, where it can: the same but for rounding, and faster
 
     def __post_init__(self):

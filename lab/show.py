@@ -16,6 +16,7 @@ import torch
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
 from lab.receptive_field import layer_table, receptive_field
+from lab.recipe import WITH_MOMENTUM
 from lab.results import load_records, why_refused
 from lab.rungs import find_rungs
 from lab.training import prepare
@@ -42,7 +43,7 @@ def describe(recipe):
     """A recipe as text: the source of its network without the docstring, then every setting, one a line."""
     settings = recipe.as_dict()
     settings["network"] = _call({"name": settings["network"], **settings.pop("arguments")})
-    for name in ("betas",) if settings["optimizer"] in ("SGD", "Muon") else ("momentum", "nesterov"):
+    for name in ("betas",) if settings["optimizer"] in WITH_MOMENTUM else ("momentum", "nesterov"):
         settings.pop(name)  # it has no effect
     lines = []
     for name, value in settings.items():

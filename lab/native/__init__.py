@@ -17,7 +17,7 @@ import torch
 
 from lab.augment import RandomAffine
 from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, load_library
-from lab.recipe import PER_BATCH, OneCycleLR
+from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
 from lab.training import EpochStats, TrainingDiverged, begin
 
 SIDE = 28
@@ -29,7 +29,7 @@ def why_not(recipe, data):
     one_affine = len(recipe.augmentation) == 1 and isinstance(transform, RandomAffine) and not transform.fill
     limits = {
         "there is no C++ compiler": compiler() is None,
-        "it is not trained with Nesterov's momentum": recipe.optimizer not in ("SGD", "Muon") or not recipe.nesterov,
+        "it is not trained with Nesterov's momentum": recipe.optimizer not in WITH_MOMENTUM or not recipe.nesterov,
         "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),
         "its momentum is cycled": isinstance(recipe.schedule, OneCycleLR),
         "it is distorted by something else than one RandomAffine with black corners": not one_affine,

@@ -79,7 +79,6 @@ struct Trainer : Network {
 
     // torch.optim.SGD with Nesterov's momentum or lab.muon, and swa_utils.AveragedModel.
     void step(float rate, float momentum, float decay, bool muon, float take) {
-        steps.resize(weights.size());
         for (size_t i = 0; i < weights.size(); i++) {
             float g = gradient[i] + decay * weights[i];
             velocity[i] = momentum * velocity[i] + g;
@@ -87,8 +86,7 @@ struct Trainer : Network {
         }
         if (muon)
             for (Unit &u : units)
-                if (u.kind != FULL)
-                    orthogonalise(&steps[u.kind == SEPARABLE ? u.pointwise : u.weight], u.outputs, u.inputs);
+                if (u.kind != FULL) orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
         for (size_t i = 0; i < weights.size(); i++) weights[i] -= rate * steps[i];
         for (size_t i = 0; i < weights.size(); i++) average_weights[i] += take * (weights[i] - average_weights[i]);
         for (size_t i = 0; i < statistics.size(); i++)
@@ -104,7 +102,7 @@ Trainer *create(const Description *units, int count, int64_t head, int batch, in
                 int64_t count_statistics) {
     auto *t = new Trainer;
     t->batch = batch;
-    for (auto *values : {&t->weights, &t->velocity, &t->average_weights}) values->resize(count_weights);
+    for (auto *values : {&t->weights, &t->velocity, &t->steps, &t->average_weights}) values->resize(count_weights);
     for (auto *values : {&t->statistics, &t->average_statistics}) values->resize(count_statistics);
     t->allocate(units, count, head, count_weights, batch / LANES);
     return t;

@@ -76,11 +76,13 @@ struct Unit : Description {
 
     int count() const { return raw.height * raw.width; }
 
+    // Offset of the weights that go from all channels to all channels.
+    int64_t mixing() const { return kind == SEPARABLE ? pointwise : weight; }
+
     void prepare(const float *parameters) {
-        const float *w = parameters + (kind == SEPARABLE ? pointwise : weight);
         int k = kind == FULL ? 3 : 1;
-        pack(w, outputs, inputs, k, false, packed.data());
-        pack(w, outputs, inputs, k, true, packed_back.data());
+        pack(parameters + mixing(), outputs, inputs, k, false, packed.data());
+        pack(parameters + mixing(), outputs, inputs, k, true, packed_back.data());
     }
 
     // Convolution of one group; adds up the statistics of what comes out if `totals` are given.
@@ -201,7 +203,7 @@ struct Unit : Description {
         }
         bool separable = kind == SEPARABLE;
         correlate<1>(between(in, g, parameters), separable ? middle.stride : in.stride, inputs, grad_raw.at(0),
-                     grad_raw.stride, outputs, h, w, &grad[separable ? pointwise : weight]);
+                     grad_raw.stride, outputs, h, w, &grad[mixing()]);
         if (Maps *target = separable ? &grad_middle : grad_in)
             convolve<1>(grad_raw.at(0), grad_raw.stride, outputs, packed_back.data(), target->at(separable ? 0 : g),
                         target->stride, inputs, h, w, nullptr);
