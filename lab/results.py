@@ -161,8 +161,25 @@ def load_records(rung, folder=RESULTS):
     return records
 
 
+def published_recipe(name, folder=RESULTS):
+    """The recipe, as a dictionary, that the published runs of a rung or ablation were made with; None without any."""
+    path = Path(folder) / f"{name}.json"
+    return read_json(path, "file of results")["recipe"] if path.exists() else None
+
+
+def folder_of(name, recipe, folder=RESULTS):
+    """Where the run records of a recipe lie below the run_dir: in the folder of its name, or in "<name>-own".
+
+    The first is kept for the recipe that was published under this name, whatever a notebook says by now; how many
+    epochs it is trained for is a parameter of every notebook, and does not count.
+    """
+    published = published_recipe(name, folder)
+    is_own = published is not None and recipe | {"epochs": 0} != published | {"epochs": 0}
+    return f"{name}-own" if is_own else name
+
+
 def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
-    """Add the records under `<run_dir>/<rung>` to `results/<rung>.json`; a newer record of a seed replaces the older.
+    """Add the records in `folder_of(rung, recipe)` to `results/<rung>.json`; a newer record of a seed replaces the older.
 
     Args:
         recipe: the published recipe as a dictionary.
@@ -181,7 +198,9 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
             left_out[record.seed] = reason
         else:
             kept[record.seed] = record
-    for path in sorted((Path(run_dir) / rung).glob("seed*.json")):
+    for path in sorted((Path(run_dir) / folder_of(rung, recipe, folder)).glob("seed*.json")):
+        if "-" in path.stem:  # set aside by a later run with the same seed
+            continue
         record = RunRecord.read(path)
         reason = why_refused(record, rung, recipe, digest)
         if path.stem != f"seed{record.seed}":
