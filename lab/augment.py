@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from lab.rules import check, number, one_of, pair
+from lab.rules import check_fields, number, one_of, pair
 
 INTERPOLATIONS = ("nearest", "bilinear")
 
@@ -106,8 +106,7 @@ class RandomRotation:
     interpolation: str = "nearest"
 
     def __post_init__(self):
-        rules = {"degrees": number(0, 180), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)}
-        check("RandomRotation:", vars(self), rules)
+        check_fields(self, {"degrees": number(0, 180), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)})
 
     def __call__(self, images):
         degrees = _uniform(len(images), -self.degrees, self.degrees, images.device)
@@ -129,9 +128,11 @@ class RandomAffine:
     interpolation: str = "nearest"
 
     def __post_init__(self):
-        rules = {"degrees": number(0, 180), "translate": number(0, 1), "scale": pair(number(0.1, 10))}
-        rules |= {"shear": number(0, below=90), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)}
-        check("RandomAffine:", vars(self), rules)
+        check_fields(
+            self,
+            {"degrees": number(0, 180), "translate": number(0, 1), "scale": pair(number(0.1, 10))}
+            | {"shear": number(0, below=90), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)},
+        )
         low, high = self.scale
         if low > high:
             raise ValueError(f"RandomAffine: scale={self.scale!r} must be a pair low <= high")
@@ -162,7 +163,7 @@ class ColorJitter:
     contrast: float = 0.0
 
     def __post_init__(self):
-        check("ColorJitter:", vars(self), {"brightness": number(0, 10), "contrast": number(0, 10)})
+        check_fields(self, {"brightness": number(0, 10), "contrast": number(0, 10)})
 
     def __call__(self, images):
         count, device = len(images), images.device

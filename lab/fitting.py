@@ -3,40 +3,44 @@
 import contextlib
 import ctypes
 import hashlib
-import io
 import math
-import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lab import native, training
-from lab.carry import equal_digests
-from lab.data import CLASSES, ROOT, Digits
+from lab.checkpoints import Checkpoints, take_fingerprint
+from lab.data import CLASSES, MNIST_PIXELS_SHA256, ROOT, Digits, pixels_digest
 from lab.digest import code_digest
-from lab.files import require_writable, write_atomically
+from lab.files import require_writable
 from lab.parameters import check_values
-from lab.progress import EpochLines
+from lab.progress import EpochLines, Stopped
 from lab.recipe import Recipe, without_held_out
-from lab.results import COMPILED, RunRecord, describe_versions
-from lab.rules import check, is_a, word
-from lab.schema import DamagedFile, require
-from lab.training import TrainingDiverged, begin, evaluate, predict, run_epoch
+from lab.results import COMPILED, SIZES, UNTRACEABLE, RunRecord, describe_versions, folder_of
+from lab.rules import check, is_a, plain, word
+from lab.source import Untraceable
+from lab.training import LOSS_FUNCTIONS, TrainingDiverged, begin, evaluate, forward, predict, prepare, run_epoch
 
 RULES = {
     "recipe": is_a(Recipe, "a Recipe"),
     "digits": is_a(Digits, "what load_digits returns"),
     "rung": word(),
 }
-LATER = ("augmentation",)  # parts of a trainee that checkpoints of earlier code lack, see lab.carry
+SMALL = 50_000  # parameters of networks for which a second thread costs more than it brings, see choose_threads
 
 
 def recipe_digest(recipe):
-    """Digest of the code that decides the numbers of a recipe: the loops, and all that they call."""
-    digest = code_digest(begin, run_epoch, evaluate, recipe.network, *map(type, recipe.augmentation))
-    return hashlib.sha256((digest + native.source_digest()).encode()).hexdigest() if recipe.compiled else digest
+    """Digest of the code that decides the numbers of a recipe: the loops, its network, and all that they call.
+
+    Raises: Untraceable naming what cannot be followed.
+    """
+    parts = recipe.network, recipe.arguments, recipe.augmentation, recipe.schedule
+    roots = [begin, run_epoch, evaluate, Recipe.build_network, *parts]
+    if not recipe.compiled:
+        return code_digest(*roots)
+    return hashlib.sha256((code_digest(*roots, native.train_epoch) + native.source_digest()).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -57,73 +61,105 @@ class Run:
 def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs"):
     """Train one network and write its run record.
 
-    A checkpoint is written after every epoch. Called again with the same recipe, data, seed, device, threads,
-    code and versions, training resumes after the last finished epoch, with the same bits as if it had never
-    stopped; a run that had finished is only read back.
+    A checkpoint is written after every epoch. Called again with the same recipe, data, seed, device, threads, code and
+    versions, training resumes after the last finished epoch, with the same bits as if it had never stopped; a run that
+    had finished is only read back. Code is the same if its source is, as far as that can be followed, and if the first
+    few batches from the seed come out bit for bit as they did; see `lab.checkpoints` for what that cannot see. Else the
+    run begins anew, with a record of its own: the one that stood in its place is kept beside it.
 
     Args:
         recipe: a Recipe.
         digits: from `load_digits`.
-        rung: names the folder of the record, "a07".
+        rung: names the folder of the record, "a07"; recipes other than the one published as a07 go to "a07-own".
         seed: decides weights, order, dropout and augmentation.
         device: "auto" (cuda, then mps, then cpu), "cpu", "cuda" or "mps".
-        threads: CPU threads; 0 keeps torch's setting.
+        threads: CPU threads; 0 is what `choose_threads` finds best for the network.
         run_dir: `<run_dir>/<rung>/seed<k>.json` is the record; a relative folder is one of the project.
 
     Returns: Run.
-    Raises: TrainingDiverged; OSError if the disk is full; DamagedFile for a checkpoint that cannot be read; ValueError
-        naming what is wrong with one of the arguments, or if they do not fit each other.
+    Raises: TrainingDiverged; Stopped if interrupted; OSError if the disk is full; DamagedFile for a checkpoint that
+        cannot be read; ValueError naming what is wrong with one of the arguments, or if they do not fit each other.
     """
     run_dir = str(run_dir) if isinstance(run_dir, Path) else run_dir
+    seed, threads = plain(seed), plain(threads)
     check("fit:", {"recipe": recipe, "digits": digits, "rung": rung}, RULES)
     check_values({"seed": seed, "threads": threads, "run_dir": run_dir})
     require_trainable(recipe, digits)
     device = choose_device(device)
-    folder = ROOT / Path(run_dir).expanduser() / rung
-    path = folder / f"seed{seed}.json"
+    folder = ROOT / Path(run_dir).expanduser() / folder_of(rung, recipe.as_dict())
     require_writable(folder)
-    if threads:
-        torch.set_num_threads(threads)
     keep_freed_memory()
-    train, held_out, test = _splits(recipe, digits, device)
+    devices = [device] if device.type == "cuda" else []
+    with _threads(threads or choose_threads(recipe)), torch.random.fork_rng(devices=devices):
+        return _run(recipe, digits, rung, seed, device, folder)
+
+
+def _run(recipe, digits, rung, seed, device, folder):
+    """What `fit` does once all is known to fit."""
     train_epoch, versions = _choose_trainer(recipe, digits, device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainee = begin(recipe, seed, device, len(train))
-        record = RunRecord(
-            rung=rung,
-            seed=seed,
-            dataset=digits.name,
-            dataset_sha256=digits.sha256,
-            train_total=len(train),
-            parameters=sum(weight.numel() for weight in trainee.network.parameters()),
-            recipe=recipe.as_dict(),
-            code_digest=recipe_digest(recipe),
-            device=device.type,
-            threads=torch.get_num_threads(),
-            versions=versions,
-        )
-        checkpoint, *earlier = _checkpoints(folder, record)
-        data = _digest_of(digits)
-        _resume(trainee, record, data, [checkpoint, *earlier], device)
-        batches = math.ceil(len(train) / recipe.batch_size)
-        with EpochLines(recipe.epochs, batches, record.epochs) as lines:
-            while len(record.epochs) < recipe.epochs:
-                epoch = len(record.epochs) + 1
-                try:
-                    row = run_epoch(
-                        trainee, recipe, train, held_out, test, advance=lines.advance, train_epoch=train_epoch
-                    )
-                    _refuse_divergence(row)
-                except TrainingDiverged as error:
-                    write_atomically(path, record.to_json())  # unfinished: the epochs before this one
-                    raise TrainingDiverged(f"epoch {epoch}: {error} What was done is in {path}.") from None
+    splits = _splits(recipe, digits)
+    fingerprint, unsaved = _fingerprint_of(recipe, seed, splits, train_epoch)
+    train, held_out, test = (split and split.to(device) for split in splits)
+    trainee = begin(recipe, seed, device, len(train))
+    record = RunRecord(
+        rung=rung,
+        seed=seed,
+        dataset=digits.name,
+        dataset_sha256=_sha256_of(digits),
+        train_total=len(train),
+        parameters=recipe.parameters,
+        recipe=recipe.as_dict(),
+        code_digest=_digest_or_reason(recipe),
+        device=device.type,
+        threads=torch.get_num_threads(),
+        versions=versions,
+        fingerprint=fingerprint,
+    )
+    if record.dataset != "mnist" or len(digits.train) < SIZES["mnist"]:
+        sizes = f"{len(train):,} training and {len(test):,} test images"
+        print(f"Data: {record.dataset}, {sizes}. The texts of a page speak of its published run, on all of MNIST.")
+    kept = Checkpoints(folder, record, device)
+    if unsaved:
+        print(f"No checkpoint could hold {unsaved}, which changes in training and is no buffer: this run begins anew.")
+    else:
+        kept.resume(trainee)
+    with EpochLines(recipe.epochs, math.ceil(len(train) / recipe.batch_size), record.epochs) as lines:
+        while len(record.epochs) < recipe.epochs:
+            epoch = len(record.epochs) + 1
+            try:
+                row = run_epoch(trainee, recipe, train, held_out, test, advance=lines.advance, train_epoch=train_epoch)
+                _refuse_divergence(row)
                 record.epochs.append({"epoch": epoch, **row})
-                _save(trainee, record, data, checkpoint, device)
-                lines.show(record.epochs[-1])
+                kept.save(trainee)
+            except TrainingDiverged as error:
+                kept.write_record()  # unfinished: the epochs before this one
+                raise TrainingDiverged(f"epoch {epoch}: {error} What was done is in {kept.path}.") from None
+            except KeyboardInterrupt:
+                raise Stopped(f"stopped in epoch {epoch}; run the cell again to go on") from None
+            lines.show(record.epochs[-1])
     clean = evaluate(trainee.outcome, train, recipe)
     record.finish(clean.correct, clean.total)
-    write_atomically(path, record.to_json())
+    kept.write_record()
     return Run(trainee.outcome.eval(), digits, recipe, record)
+
+
+def choose_threads(recipe):
+    """CPU threads for a network: one for small ones, torch's own number for the others.
+
+    A convolution of a small network is over before a second thread has got its share, and where other work wants the
+    core, waiting for it costs several times what it brings.
+    """
+    return 1 if recipe.parameters < SMALL else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def _threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(name):
@@ -153,42 +189,70 @@ def _choose_trainer(recipe, digits, device):
 def require_trainable(recipe, digits):
     """Raise ValueError, before anything is trained, if network, loss and data do not fit each other."""
     made = f"Recipe: network={recipe.network.__name__} with arguments={recipe.arguments!r}"
-    try:
-        with torch.inference_mode():
-            outputs = recipe.specimen()(torch.zeros(2, 1, 28, 28))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{made} cannot be used on images of 28x28: {error}") from error
+    images, kept = len(digits.train), without_held_out(len(digits.train), recipe.held_out)
+    outputs = _try(recipe, 2, made, training=False)
     if outputs.shape != (2, CLASSES):
         raise ValueError(f"{made} puts out {tuple(outputs.shape)} for two images, not (2, {CLASSES})")
     if recipe.loss == "nll" and not torch.allclose(outputs.exp().sum(1), torch.ones(2), atol=1e-3):
         raise ValueError(
             f"Recipe: loss='nll' must be 'cross_entropy' for {recipe.network.__name__}, which ends in logits"
         )
-    images, kept = len(digits.train), without_held_out(len(digits.train), recipe.held_out)
+    recipe.as_dict()
     if not images or not len(digits.test):
         raise ValueError(f"{digits} leave nothing to train or to test on")
     if recipe.held_out and not 0 < kept < images:
         raise ValueError(f"held_out={recipe.held_out} leaves none of {images} training images on one side")
-    if kept % recipe.batch_size == 1:
-        raise ValueError(
-            f"{kept} training images in batches of {recipe.batch_size} leave one image alone in the last batch, "
-            f"which batch normalisation cannot train on; choose another train_limit or batch_size"
-        )
+    smallest = kept % recipe.batch_size or min(kept, recipe.batch_size)
+    sizes = f"{kept} training images in batches of {recipe.batch_size}: "
+    alone = " One image is alone in its batch; choose another train_limit or batch_size." if smallest == 1 else ""
+    _try(recipe, smallest, f"{sizes}{made}", training=True, remedy=alone)
 
 
-def _splits(recipe, digits, device):
+def _try(recipe, count, made, *, training, remedy=""):
+    """What a specimen makes of blank images, in training with gradients; ValueError if it cannot."""
+    images = prepare(torch.zeros(count, 1, 28, 28, dtype=torch.uint8), ())
+    try:
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(training):
+            network = recipe.specimen().train(training).to(memory_format=torch.channels_last)
+            outputs = forward(network, images, recipe)
+            if training:
+                LOSS_FUNCTIONS[recipe.loss](outputs, torch.zeros(count, dtype=torch.int64)).backward()
+    except Exception as error:  # of any kind: a reader's own network may fail in any way
+        reason = f"{error}" if isinstance(error, TypeError | ValueError | RuntimeError) else f"{error!r}"
+        if "view size" in reason:
+            remedy += " Images are channels last here: use x.flatten(1) or x.reshape(...) in place of x.view(...)."
+        raise ValueError(f"{made} cannot be used on images of 28x28: {reason}.{remedy}") from error
+    return outputs.detach()
+
+
+def _fingerprint_of(recipe, seed, splits, train_epoch):
+    try:
+        return take_fingerprint(recipe, seed, splits, train_epoch)
+    except (TypeError, RuntimeError, AttributeError, LookupError) as error:
+        raise ValueError(f"Recipe: network={recipe.network.__name__} fails in its first batches: {error}") from error
+
+
+def _splits(recipe, digits):
+    """Training, held-out and test images; None where nothing is held out."""
     kept = without_held_out(len(digits.train), recipe.held_out)
-    held_out = digits.train.last(len(digits.train) - kept).to(device) if recipe.held_out else None
-    return digits.train.first(kept).to(device), held_out, digits.test.to(device)
+    held_out = digits.train.last(len(digits.train) - kept) if recipe.held_out else None
+    return digits.train.first(kept), held_out, digits.test
 
 
-def _digest_of(digits):
-    """Digest of the images and labels themselves, which a data set made by hand may have changed."""
-    found = hashlib.sha256()
-    for split in (digits.train, digits.test):
-        found.update(split.images.contiguous().numpy())
-        found.update(split.labels.contiguous().numpy())
-    return found.hexdigest()
+def _digest_or_reason(recipe):
+    """The digest of a recipe's code, or why it has none, which no published run has for a digest."""
+    try:
+        return recipe_digest(recipe)
+    except Untraceable as error:
+        return f"{UNTRACEABLE}{error}"
+
+
+def _sha256_of(digits):
+    """The digest of the files of a data set; of its images and labels, if they are as many but not those of MNIST."""
+    if digits.name != "mnist" or len(digits.train) != SIZES["mnist"]:
+        return digits.sha256
+    found = pixels_digest(digits.train, digits.test)
+    return digits.sha256 if found == MNIST_PIXELS_SHA256 else found
 
 
 def _refuse_divergence(row):
@@ -199,64 +263,6 @@ def _refuse_divergence(row):
             f"{broken[0]} became {row[broken[0]]} after the last batch, at learning rate {row['learning_rate']:g}. A "
             f"lower learning rate is the usual remedy; the checkpoint of the epoch before is kept."
         )
-
-
-def _checkpoints(folder, record):
-    """Where this code keeps the run, then where earlier code that gave the same bits kept it."""
-    earlier = equal_digests(record.rung, record.code_digest) - {record.code_digest}
-    digests = [record.code_digest, *sorted(earlier)]
-    return [folder / f"seed{record.seed}-{replace(record, code_digest=code).key()}.checkpoint" for code in digests]
-
-
-def _save(trainee, record, data, path, device):
-    state = {name: part.state_dict() for name, part in vars(trainee).items() if part is not None}
-    state |= {"random": torch.get_rng_state(), "epochs": record.epochs, "name": path.name, "data": data}
-    if device.type != "cpu":
-        state["device_random"] = getattr(torch, device.type).get_rng_state()
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def _resume(trainee, record, data, paths, device):
-    """Go on from the first of the checkpoints that is there, if any is."""
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
-        return
-    try:
-        content = path.read_bytes()
-        if broken := zipfile.ZipFile(io.BytesIO(content)).testzip():
-            raise ValueError(f"{broken} has changed since it was written")
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # numbers only, never code
-        for name, part in vars(trainee).items():
-            if part is not None and (name in state or name not in LATER):
-                part.load_state_dict(state[name])
-        torch.set_rng_state(state["random"].cpu())
-        if device.type != "cpu":
-            getattr(torch, device.type).set_rng_state(state["device_random"].cpu())
-        _require_epochs(state["epochs"], record.recipe["epochs"])
-        if state.get("name", path.name) != path.name:  # checkpoints of earlier code lack name and data
-            raise ValueError(f"it was written as {state['name']}")
-        if state.get("data", data) != data:
-            raise ValueError("it was trained on other images or labels")
-    except Exception as error:  # of a dozen kinds, depending on what is wrong with the bytes
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if isinstance(error, zipfile.BadZipFile):
-            reason = "it is cut short, or something else altogether"
-        raise DamagedFile(
-            f"{path} is not a checkpoint of this run: {reason}. Delete it to train from the start"
-        ) from error
-    record.epochs.extend(state["epochs"])
-
-
-def _require_epochs(rows, most):
-    require(rows, "list of epochs")
-    if [row["epoch"] for row in rows] != [*range(1, len(rows) + 1)]:
-        raise ValueError("its epochs are not in order")
-    if len(rows) > most:
-        raise ValueError(f"it has {len(rows)} epochs, more than the {most} of the recipe")
-    if not all(math.isfinite(value) for row in rows for value in row.values()):
-        raise ValueError("its epochs hold what is not a finite number")
 
 
 def keep_freed_memory():

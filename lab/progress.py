@@ -5,6 +5,20 @@ import sys
 from tqdm import tqdm
 
 HEADER = "epoch  learning rate  train loss   train %  test loss    test %  errors  seconds"
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} batches, {remaining} left"
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that was interrupted; Jupyter shows its one line and no traceback."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
+def kernel():
+    """The Jupyter kernel that runs this, or None."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None)
 
 
 def someone_is_watching():
@@ -12,10 +26,8 @@ def someone_is_watching():
 
     papermill and nbconvert tell the kernel that nobody is there to answer a prompt; Jupyter and Colab do not.
     """
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is not None:
-        return bool(getattr(kernel, "_allow_stdin", False))
+    if kernel() is not None:
+        return bool(getattr(kernel(), "_allow_stdin", False))
     return sys.stderr.isatty()
 
 
@@ -29,20 +41,41 @@ def format_epoch(row):
     )
 
 
+class _CellBar(tqdm):
+    """A bar in one output of a notebook's cell, which changes in place and is empty in the end.
+
+    tqdm's own bar for notebooks needs ipywidgets, and stays in the page as a widget that other viewers cannot show.
+    """
+
+    def __init__(self, **settings):
+        from IPython.display import display
+
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+        super().__init__(gui=True, ncols=80, **settings)
+
+    def display(self, *_, **__):
+        self.handle.update({"text/plain": str(self)}, raw=True)
+
+    def clear(self, *_, **__):
+        """Nothing is in the way of the lines."""
+
+    def close(self):
+        self.disable = True
+        self._decr_instances(self)
+        self.handle.update({"text/plain": ""}, raw=True)
+
+
 class EpochLines:
-    """Prints a line per epoch; around them, for a person only, a bar over all batches with the time left."""
+    """Prints a line per epoch; with them, for a person only, a bar over all batches with the time left."""
 
     def __init__(self, epochs, batches_per_epoch, done):
-        self.bar = tqdm(
-            total=epochs * batches_per_epoch,
-            initial=len(done) * batches_per_epoch,
-            disable=not someone_is_watching(),
-            leave=False,
-            unit="batch",
-            file=sys.stderr,
-        )
         self.done = list(done)
-        self.advance = None if self.bar.disable else self.bar.update
+        self.bar = None
+        if someone_is_watching() and len(self.done) < epochs:
+            settings = {"total": epochs * batches_per_epoch, "initial": len(done) * batches_per_epoch}
+            place = {} if kernel() else {"file": sys.stderr, "leave": False}
+            self.bar = (_CellBar if kernel() else tqdm)(bar_format=BAR, mininterval=0.25, **settings, **place)
+        self.advance = self.bar.update if self.bar is not None else None
 
     def __enter__(self):
         print(HEADER, flush=True)
@@ -53,9 +86,12 @@ class EpochLines:
         return self
 
     def __exit__(self, *_):
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def show(self, row):
-        self.bar.clear()
+        if self.bar is not None:
+            self.bar.clear()
         print(format_epoch(row), flush=True)
-        self.bar.refresh()
+        if self.bar is not None:
+            self.bar.refresh()

@@ -1,13 +1,15 @@
 """A recipe: everything that decides a number, as data that can be printed, compared and stored."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lab.muon import Muon
-from lab.rules import Rule, check, flag, is_a, number, one_of, pair, whole
+from lab.rules import Rule, check_fields, flag, is_a, number, one_of, pair, whole
 
 LATER = ("average", "compiled")  # settings that joined when results were there: written down only where they are on
 
@@ -20,7 +22,7 @@ class StepLR:
     gamma: float = 0.1
 
     def __post_init__(self):
-        check("StepLR:", vars(self), {"step_size": whole(1, 10_000), "gamma": number(above=0)})
+        check_fields(self, {"step_size": whole(1, 10_000), "gamma": number(above=0)})
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class OneCycleLR:
     warmup: float = 0.3  # share of all steps spent rising
 
     def __post_init__(self):
-        check("OneCycleLR:", vars(self), {"max_learning_rate": number(above=0), "warmup": number(0, below=1)})
+        check_fields(self, {"max_learning_rate": number(above=0), "warmup": number(0, below=1)})
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ class CosineCycle:
     start: float = 0.1  # rate of the first batch, as a share of the peak
 
     def __post_init__(self):
-        rules = {"max_learning_rate": number(above=0), "warmup": number(0, below=1), "start": number(above=0, high=1)}
-        check("CosineCycle:", vars(self), rules)
+        check_fields(
+            self,
+            {"max_learning_rate": number(above=0), "warmup": number(0, below=1), "start": number(above=0, high=1)},
+        )
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ class ReduceLROnPlateau:
     patience: int = 2
 
     def __post_init__(self):
-        rules = {"factor": number(above=0, below=1), "patience": whole(0, 10_000)}
-        check("ReduceLROnPlateau:", vars(self), rules)
+        check_fields(self, {"factor": number(above=0, below=1), "patience": whole(0, 10_000)})
 
 
 WITH_MOMENTUM = ("SGD", "Muon")  # optimisers that heed momentum and nesterov; the others heed betas
@@ -128,7 +131,12 @@ class Recipe:
     compiled: bool = False  # train with lab/native on a CPU, where it can: the same but for rounding, and faster
 
     def __post_init__(self):
-        check("Recipe:", vars(self), RULES)
+        if isinstance(self.network, nn.Module):
+            kind = type(self.network).__name__
+            raise ValueError(
+                f"Recipe: network must be a class, not an instance: network={kind}, what it takes in arguments={{...}}"
+            )
+        check_fields(self, RULES)
         if self.nesterov and not self.momentum:
             raise ValueError("Recipe: nesterov=True must be False without momentum")
         if self.optimizer == "Muon" and not self.nesterov:
@@ -150,21 +158,36 @@ class Recipe:
         return sum(weight.numel() for weight in self.specimen().parameters())
 
     def as_dict(self):
-        """The recipe as plain JSON values, classes by name; equal recipes give equal dictionaries."""
-        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
-        return {name: value for name, value in values.items() if value or name not in LATER}
+        """The recipe as plain JSON values, the network by its name; equal recipes give equal dictionaries.
+
+        Raises: ValueError naming an argument or setting that cannot be written down.
+        """
+        values = {item.name: getattr(self, item.name) for item in fields(self)} | {"network": self.network.__name__}
+        try:
+            written = {name: _written(value) for name, value in values.items()}
+        except TypeError as error:
+            raise ValueError(f"Recipe: arguments={self.arguments!r} cannot be written into a record: {error}") from None
+        return {name: value for name, value in written.items() if value or name not in LATER}
 
 
-def _plain(value):
-    if isinstance(value, type):
-        return value.__name__
-    if is_dataclass(value):
-        return {"name": type(value).__name__, **{key: _plain(part) for key, part in asdict(value).items()}}
+def _written(value):
+    """A value as JSON can hold it: classes and functions by name, dataclasses and partials as the calls they are."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value} is no finite number")
+    if isinstance(value, str | int | float | None):
+        return value
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_written(part) for part in value]
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return value
+        return {str(key): _written(part) for key, part in value.items()}
+    if isinstance(value, partial):
+        return {"name": _written(value.func), "arguments": _written(value.args), **_written(value.keywords)}
+    if is_dataclass(value) and not isinstance(value, type):
+        settings = {item.name: _written(getattr(value, item.name)) for item in fields(value)}
+        return {"name": type(value).__name__, **settings}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise TypeError(f"{value!r} is neither plain nor has it a name")
 
 
 def without_held_out(images, held_out):
@@ -215,6 +238,8 @@ def build_schedule(recipe, optimizer, batches_per_epoch):
         return torch.optim.lr_scheduler.StepLR(optimizer, schedule.step_size, schedule.gamma)
     if isinstance(schedule, PER_BATCH):
         steps = recipe.epochs * batches_per_epoch
+        if steps == 1:
+            raise ValueError("schedule: a cycle over a single batch can neither rise nor fall; train on more of them")
         if schedule.warmup * steps == 1:  # torch divides by the length of the rise, one step less
             raise ValueError(f"schedule: warmup={schedule.warmup} of {steps} batches is a rise of a single one")
         plain = isinstance(schedule, CosineCycle)

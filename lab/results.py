@@ -19,6 +19,8 @@ LAST = 5  # the headline is the mean over so many last epochs
 TARGET = 0.994
 STEADY_SHARE = 0.8  # of the seeds must hold the target in each of the last epochs to call a rung consistent
 RESULTS = ROOT / "results"
+SIZES = {"mnist": 60_000, "sample": 4_000}  # training images
+UNTRACEABLE = "untraceable: "  # stands in front of the reason, in place of a digest
 COMPILED = "lab/native"  # stands as the trainer among the versions of a run that it made
 
 
@@ -32,7 +34,8 @@ class RunRecord:
 
     `epochs` holds a row per epoch: losses are means per image in nats, seconds are wall-clock.
     `clean_train_correct` counts the training images that the final network classifies correctly in eval mode
-    and without augmentation; it is None until the run has finished.
+    and without augmentation; it is None until the run has finished. `fingerprint` is of the run's first batches, see
+    `lab.checkpoints`; records of earlier code have none.
     """
 
     rung: str
@@ -49,6 +52,7 @@ class RunRecord:
     epochs: list = field(default_factory=list)
     clean_train_correct: int | None = None
     clean_train_total: int | None = None
+    fingerprint: str | None = None
 
     def finish(self, correct, total):
         self.clean_train_correct, self.clean_train_total = correct, total
@@ -96,6 +100,20 @@ class RunRecord:
     def held(self):
         """Whether each of the last epochs reached the target."""
         return min(self.test_accuracies[-LAST:]) >= TARGET
+
+    @property
+    def last_epochs(self):
+        """What `last5` is the mean of, in words."""
+        done = len(self.epochs)
+        return {0: "no epoch", 1: "its only epoch"}.get(done, f"the last {'five' if done >= LAST else done} epochs")
+
+    @property
+    def conditions(self):
+        """How it was made, in a few words: "seed 0, sample, 3 epochs"."""
+        count = len(self.epochs)
+        whole = without_held_out(SIZES.get(self.dataset, 0), self.recipe["held_out"])
+        limit = "" if self.train_total == whole else f" ({self.train_total:,} images)"
+        return f"seed {self.seed}, {self.dataset}{limit}, {count} epoch{'s' if count != 1 else ''}"
 
     @property
     def train_seconds(self):
@@ -230,14 +248,32 @@ def why_refused(record, rung, recipe, digest):
         return "its recipe is not the one in the notebook"
     if recipe.get("compiled") and record.versions.get("trainer") != COMPILED:
         return "it was trained with torch, and those published with the compiled trainer"
+    if record.code_digest.startswith(UNTRACEABLE):
+        return f"its code cannot be followed: {record.code_digest.removeprefix(UNTRACEABLE)}"
     if record.code_digest not in equal_digests(rung, digest):
         return "the code that decides its numbers has changed since"
     return None
 
 
+def why_not_published(record):
+    """Say in words why a record is no run of what was published under its name, or return None.
+
+    What was published stands in results/, whatever the notebook says by now.
+    """
+    published = load_records(record.rung)
+    if not published:
+        return f"nothing is published as {record.rung}"
+    if record.recipe != published_recipe(record.rung):
+        return "its recipe is not the published one"
+    if reason := why_refused(record, record.rung, published_recipe(record.rung), record.code_digest):
+        return reason
+    same_code = {other.code_digest for other in published} & equal_digests(record.rung, record.code_digest)
+    return None if same_code else "the code that decides its numbers is not the published one"
+
+
 def why_impossible(record, rung):
     """Say in words why a record cannot be that of a finished run of a rung on the full data, or return None."""
-    full = without_held_out(60_000, record.recipe["held_out"])
+    full = without_held_out(SIZES["mnist"], record.recipe["held_out"])
     clean = record.clean_train_correct
     checks = {
         f"it is of rung {record.rung}, not {rung}": record.rung == rung,
@@ -254,7 +290,7 @@ def why_impossible(record, rung):
 
 
 def _counts_are_possible(row, train_total):
-    totals = {"train": train_total, "held_out": 60_000 - train_total, "test": 10_000}
+    totals = {"train": train_total, "held_out": SIZES["mnist"] - train_total, "test": 10_000}
     return all(
         row[f"{split}_correct"] <= row[f"{split}_total"] == total
         for split, total in totals.items()

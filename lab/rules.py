@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import ge, gt, le, lt
+
+import numpy as np
 
 LARGEST = 1e18  # torch takes whole numbers up to 2**63, and float32, in which networks compute, goes on to 3e38
 
@@ -27,6 +29,24 @@ def check(owner, values, rules):
     for name, rule in rules.items():
         if not rule.holds(values[name]):
             raise ValueError(f"{owner} {name}={values[name]!r} must be {rule.expected}")
+
+
+def check_fields(settings, rules):
+    """As `check`, for a dataclass, whose fields first become plain: numbers of numpy's become Python's own."""
+    for item in fields(settings):
+        object.__setattr__(settings, item.name, plain(getattr(settings, item.name)))
+    check(f"{type(settings).__name__}:", vars(settings), rules)
+
+
+def plain(value):
+    """The value with numpy's numbers replaced by Python's, also inside tuples, lists and dictionaries."""
+    if isinstance(value, np.generic):
+        return float(value) if isinstance(value, np.floating) else value.item()
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    if type(value) is dict:
+        return {plain(key): plain(part) for key, part in value.items()}
+    return value
 
 
 def whole(low, high):

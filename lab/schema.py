@@ -12,8 +12,8 @@ TEXT = {"type": "string"}
 SPLITS = "(train|held_out|test)"
 
 
-def _object(properties, **more):
-    return {"type": "object", "required": list(properties), "properties": properties} | more
+def _object(properties, optional=None, **more):
+    return {"type": "object", "required": list(properties), "properties": properties | (optional or {})} | more
 
 
 EPOCH = _object(
@@ -50,6 +50,7 @@ RECORD = _object(
         "clean_train_correct": COUNT_OR_NONE,
         "clean_train_total": COUNT_OR_NONE,
     },
+    optional={"fingerprint": {"type": ["string", "null"]}},
     additionalProperties=False,
 )
 RESULTS = _object({"rung": TEXT, "recipe": {"type": "object"}, "runs": {"type": "array", "items": RECORD}})

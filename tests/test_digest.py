@@ -1,12 +1,21 @@
-"""The digest of deciding code: what must change it, and what must not."""
+"""The digest of deciding code: what must change it, what must not, and what it refuses to follow."""
 
+import functools
 import importlib.util
+import linecache
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import model
-from lab import digest
+from lab.digest import code_digest
+from lab.fitting import recipe_digest
+from lab.rungs import find_rungs
+from lab.source import Untraceable
 from lab.training import begin, evaluate, run_epoch
 
 GEAR = """
@@ -20,8 +29,14 @@ TEETH = 12
 """
 ENGINE = '''
 """An engine."""
+import functools, math, re
+from dataclasses import dataclass
+import gear
 from gear import Wheel
-RATE, SIZES, NAMES = 0.5, (1, 2), {"fast": 9}
+RATE, SIZES, NAMES, STEPS = 0.5, (1, 2), {"fast": 9}, [4, 5]
+WORD = re.compile("[a-z]+")
+LIFT = lambda height: height + 0.25
+HALF = functools.partial(max, 0.125)
 
 def run(time, *, load: float = 1.0):
     """Run it."""
@@ -31,7 +46,26 @@ def run(time, *, load: float = 1.0):
     return _push(time) * RATE  # power
 
 def _push(time):
-    return Wheel().turn(time) + SIZES[0] + NAMES["fast"] + 7
+    from gear import Base as Local
+    total = Wheel().turn(time) + SIZES[0] + NAMES["fast"] + 7 + STEPS[1] + len(WORD.pattern)
+    return total + LIFT(2) + HALF(1) + remembered() + outer(2)(3) + Belt().length + gear.TEETH + Local.ratio
+
+@functools.cache
+def remembered():
+    return 31
+
+def outer(by):
+    def inner(value):
+        return value ** by
+    return inner
+
+CUBE = outer(3)
+
+@dataclass
+class Belt:
+    length: float = 1.5
+    def double(self):
+        return CUBE(self.length)
 
 def check(value, rules):
     return max(value, rules["most"])
@@ -43,28 +77,27 @@ UNUSED = 100
 '''
 
 
+def load(folder, name, source, monkeypatch):
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
-def digest_of_run(tmp_path_factory, monkeypatch):
-    """Digest of `run` after replacing a piece of the two modules above."""
+def engine_with(tmp_path_factory, monkeypatch):
+    """The engine after replacing a piece of the two modules above."""
 
-    def load(folder, name, source):
-        path = folder / f"{name}.py"
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    def digest_of_run(old="", new=""):
-        assert old in GEAR + ENGINE
+    def engine_with(old="", new=""):
+        assert (GEAR + ENGINE).count(old) == 1 or not old
         folder = tmp_path_factory.mktemp("version").resolve()
-        monkeypatch.setattr(digest, "ROOT", folder)
-        digest._definitions.cache_clear()
-        load(folder, "gear", GEAR.replace(old, new) if old else GEAR)
-        return digest.code_digest(load(folder, "engine", ENGINE.replace(old, new) if old else ENGINE).run)
+        load(folder, "gear", GEAR.replace(old, new) if old else GEAR, monkeypatch)
+        return load(folder, "engine", ENGINE.replace(old, new) if old else ENGINE, monkeypatch)
 
-    return digest_of_run
+    return engine_with
 
 
 @pytest.mark.parametrize(
@@ -79,15 +112,15 @@ def digest_of_run(tmp_path_factory, monkeypatch):
         ("time, *, load", "time: int, *, load"),
         ("1.0):", "1.0) -> float:"),
         ("is below zero", "is negative"),
-        ("return angle * self.ratio", "return (angle  *  self.ratio)"),
+        ("return angle * self.ratio * TEETH", "return (angle  *  self.ratio  *  TEETH)"),
         ("return UNUSED", "return UNUSED + 1"),
         ("    check(time, RULES)\n", ""),
         ('"most": 99', '"most": 98'),
         ("UNUSED = 100", "UNUSED = 101"),
     ],
 )
-def test_what_decides_nothing_leaves_it(digest_of_run, old, new):
-    assert digest_of_run(old, new) == digest_of_run()
+def test_what_decides_nothing_leaves_it(engine_with, old, new):
+    assert code_digest(engine_with(old, new).run) == code_digest(engine_with().run)
 
 
 @pytest.mark.parametrize(
@@ -99,17 +132,183 @@ def test_what_decides_nothing_leaves_it(digest_of_run, old, new):
         ("return angle * self", "return angle + self"),
         ("ratio = 3", "ratio = 4"),
         ("TEETH = 12", "TEETH = 13"),
-        ("0.5", "0.6"),
+        ("0.5,", "0.6,"),
         ("(1, 2)", "(2, 2)"),
         ('"fast": 9', '"fast": 8'),
         ("(Base)", ""),
+        ("[4, 5]", "[4, 6]"),
+        ("[a-z]+", "[A-z]+"),
+        ("height + 0.25", "height - 0.25"),
+        ("max, 0.125", "max, 2.5"),
+        ("max, 0.125", "min, 0.125"),
+        ("return 31", "return 32"),
+        ("value ** by", "value * by"),
+        ("outer(3)", "outer(4)"),
+        ("length: float = 1.5", "length: float = 2.5"),
+        ("gear.TEETH + Local", "gear.TEETH - Local"),
+        ("Local.ratio", "len(str(Local))"),
     ],
 )
-def test_what_decides_a_number_changes_it(digest_of_run, old, new):
-    assert digest_of_run(old, new) != digest_of_run()
+def test_what_decides_a_number_changes_it(engine_with, old, new):
+    assert code_digest(engine_with(old, new).run) != code_digest(engine_with().run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda engine, gear: gear.Base.__dict__ and setattr(gear.Base, "ratio", 4),
+        lambda engine, gear: setattr(gear, "TEETH", 13),
+        lambda engine, gear: engine.STEPS.append(1),
+        lambda engine, gear: engine.NAMES.update(slow=1),
+        lambda engine, gear: setattr(gear.Wheel, "turn", engine.LIFT),
+        lambda engine, gear: setattr(engine, "_push", engine.idle),
+        lambda engine, gear: setattr(engine.math, "tau", 6) or setattr(engine, "RATE", 0.25),
+    ],
+)
+def test_it_is_of_what_stands_in_memory(engine_with, change):
+    engine = engine_with()
+    before = code_digest(engine.run)
+    assert code_digest(engine.run) == before
+    change(engine, sys.modules["gear"])
+    assert code_digest(engine.run) != before
+
+
+def test_a_file_that_was_edited_since_is_not_taken_for_what_runs(engine_with):
+    engine = engine_with("return 31", "return 313")
+    path, content = Path(engine.__file__), Path(engine.__file__).read_text()
+    path.write_text(content.replace("return 313", "return 314"))
+    with pytest.raises(Untraceable, match="remembered: .*engine.py has changed since it was read"):
+        code_digest(engine.run)
+    path.write_text("# a comment in front\n" + content)
+    before = code_digest(engine.run)  # what runs is still there, a line further down
+    path.write_text("")
+    assert code_digest(engine.run) == before  # it was seen already
+
+
+def run_cell(source, number, scope):
+    """What Jupyter does with a cell: its text is kept under a name that is no file's."""
+    name = f"<cell {number}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), scope)
+    return scope
+
+
+CELL = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from functools import partial
+WIDTHS = [4, 6]
+ACTIVATION = partial(nn.LeakyReLU, 0.1)
+SQUASH = lambda x: torch.tanh(x)
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.convolution, self.activation = nn.LazyConv2d(width, 3), ACTIVATION()
+    def forward(self, x):
+        return SQUASH(F.relu(self.activation(self.convolution(x))))
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(*[Block(width) for width in WIDTHS])
+def make():
+    class Inner(Net):
+        depth = 2
+    return Inner
+Inner = make()
+"""
+
+
+@pytest.mark.parametrize("name", ["Net", "Inner"])
+def test_cells_of_a_notebook_are_followed(name):
+    def digest(number, old="", new=""):
+        scope = run_cell(CELL.replace(old, new), number, {"__name__": "__main__"})
+        return code_digest(scope[name])
+
+    assert digest(1) == digest(2, "import torch\n", "import torch  # a comment\n")
+    changes = [("0.1", "0.2"), ("[4, 6]", "[4, 7]"), ("F.relu", "F.gelu"), ("tanh", "sin"), ("LazyConv2d", "Conv2d")]
+    changes += [("nn.LeakyReLU", "nn.ELU"), ("from torch.nn import functional as F", "import math as F")]
+    changes += [("depth = 2", "depth = 3")] if name == "Inner" else []
+    digests = [digest(number, *change) for number, change in enumerate(changes, start=3)]
+    assert len({digest(1), *digests}) == len(changes) + 1
+
+
+def test_decorators_methods_and_descriptors_count():
+    def digest(old="", new=""):
+        source = """
+import functools, torch
+from torch import nn
+def twice(function):
+    @functools.wraps(function)
+    def call(*arguments):
+        return function(*arguments) * FACTOR
+    return call
+FACTOR = 2
+class Net(nn.Module):
+    @twice
+    def forward(self, x):
+        return x + self.shift + self.scale(1) + self.slope + self.cached
+    @property
+    def shift(self):
+        return 11
+    @staticmethod
+    def scale(x):
+        return 12
+    @classmethod
+    def make(cls):
+        return 13
+    @functools.cached_property
+    def cached(self):
+        return 14
+    slope = torch.arange(15)
+"""
+        scope = run_cell(source.replace(old, new), hash((old, new)), {"__name__": "__main__"})
+        return code_digest(scope["Net"])
+
+    changes = [(f" {number}", " 99") for number in (11, 12, 13, 14)] + [("FACTOR = 2", "FACTOR = 3"), ("(15)", "(16)")]
+    assert len({digest(), *(digest(*change) for change in changes)}) == len(changes) + 1
+
+
+def made_from_text():
+    scope = {"nn": nn, "__name__": "__main__"}
+    exec("class Net(nn.Module):\n    def forward(self, x):\n        return x", scope)
+    return scope["Net"]
+
+
+def uses(value):
+    @dataclass
+    class Net:
+        held = value
+
+    return Net
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (made_from_text, "Net.forward: there is no source, it was made from <string>"),
+        (lambda: uses(iter([1, 2]).__class__ and (n for n in (1, 2))), "generator"),
+        (lambda: uses(open(__file__)), "TextIOWrapper"),  # noqa: SIM115
+        (lambda: uses(model), "module model is passed on whole"),
+        (lambda: lambda code: eval(code), "uses eval"),
+        (lambda: lambda name: importlib.import_module(name), "uses import_module"),
+        (lambda: lambda name: getattr(model, name), "module model is passed on whole"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_by_name(make, words):
+    with pytest.raises(Untraceable, match=words):
+        code_digest(make())
 
 
 def test_networks_are_told_apart():
-    digests = {digest.code_digest(begin, run_epoch, evaluate, net) for net in (model.TwoLayerHead, model.PooledHead)}
+    digests = {code_digest(begin, run_epoch, evaluate, net) for net in (model.TwoLayerHead, model.PooledHead)}
     assert len(digests) == 2
-    assert digest.code_digest(model.PooledHead, evaluate, run_epoch, begin) in digests  # whatever the order
+    assert code_digest(model.PooledHead, evaluate, run_epoch, begin) in digests  # whatever the order
+
+
+def test_using_what_it_describes_leaves_it():
+    recipe = next(rung.recipe for rung in find_rungs() if rung.recipe.optimizer == "Muon")
+    before = recipe_digest(recipe)
+    trainee = begin(recipe, 0, torch.device("cpu"), 128)
+    trainee.optimizer.step()
+    functools.reduce(lambda state, _: state, [recipe.schedule.__reduce_ex__(2)])
+    assert recipe_digest(recipe) == before
