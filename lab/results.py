@@ -108,12 +108,16 @@ class RunRecord:
         return {0: "no epoch", 1: "its only epoch"}.get(done, f"the last {'five' if done >= LAST else done} epochs")
 
     @property
-    def conditions(self):
-        """How it was made, in a few words: "seed 0, sample, 3 epochs"."""
-        count = len(self.epochs)
+    def data(self):
+        """The data it was trained on, in a few words: "mnist", or "sample (512 images)" if not all of it."""
         whole = without_held_out(SIZES.get(self.dataset, 0), self.recipe["held_out"])
-        limit = "" if self.train_total == whole else f" ({self.train_total:,} images)"
-        return f"seed {self.seed}, {self.dataset}{limit}, {count} epoch{'s' if count != 1 else ''}"
+        return self.dataset if self.train_total == whole else f"{self.dataset} ({self.train_total:,} images)"
+
+    @property
+    def conditions(self):
+        """How it was made, in a few words: "sample, 3 epochs"."""
+        count = len(self.epochs)
+        return f"{self.data}, {count} epoch{'s' if count != 1 else ''}"
 
     @property
     def train_seconds(self):

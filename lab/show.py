@@ -4,7 +4,6 @@ import ast
 import contextlib
 import copy
 import difflib
-import inspect
 import io
 import platform
 import textwrap
@@ -13,35 +12,59 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+import model
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
 from lab.receptive_field import layer_table, receptive_field
 from lab.recipe import WITH_MOMENTUM
-from lab.results import load_records, why_refused
+from lab.results import Summary, folder_of, load_records, published_recipe, why_not_published
 from lab.rungs import find_rungs
+from lab.source import Untraceable, class_text
 from lab.training import prepare
 
 IMAGE_SHAPE = (1, 28, 28)
 
 
 def show_change(rung_id, recipe):
-    """Print what this rung changes: a unified diff of network and recipe against the rung before it.
+    """Print what a recipe changes, as a unified diff of network and settings.
 
-    The first rung of a ladder has nothing to be compared with, so its network and recipe are printed whole.
+    The recipe published under this name is compared with that of the rung before it: the step is the diff. Any other is
+    compared with the published one. The first rung of a ladder has nothing before it, so it is printed whole.
     """
-    previous = _find(rung_id).previous
-    after = describe(recipe)
-    if previous is None:
+    rung = _find(rung_id)
+    published, network = published_recipe(rung_id), recipe.network
+    is_own = folder_of(rung_id, recipe.as_dict()) != rung_id or (published and network.__module__ != "model")
+    before = (
+        (rung_id, _published(rung)) if is_own else (rung.previous and (rung.previous.id, _published(rung.previous)))
+    )
+    after = describe(recipe.as_dict(), network, recipe.specimen)
+    if not before:
         print(after)
         return
-    before = describe(previous.recipe)
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), previous.id, rung_id, n=1, lineterm="")
+    name, text = before
+    changed = f"{rung_id}, yours" if is_own else rung_id
+    lines = difflib.unified_diff(text.splitlines(), after.splitlines(), name, changed, n=1, lineterm="")
     print("\n".join(line for line in lines if not line.startswith("@@")))
 
 
-def describe(recipe):
-    """A recipe as text: the source of its network without the docstring, then every setting, one a line."""
-    settings = recipe.as_dict()
+def _published(rung):
+    """The description of what a rung was published with; of what its notebook says, before it is published."""
+    settings = published_recipe(rung.id)
+    if settings is None:
+        return describe(rung.recipe.as_dict(), rung.recipe.network, rung.recipe.specimen)
+    network = getattr(model, settings["network"])
+    return describe(settings, network, lambda: network(**settings["arguments"]))
+
+
+def describe(settings, network, make):
+    """A recipe as text: the source of its network without the docstring, then every setting, one a line.
+
+    Args:
+        settings: `as_dict` of the recipe.
+        network: its class.
+        make: builds one, which is printed where the source of the class cannot be had.
+    """
+    settings = dict(settings)
     settings["network"] = _call({"name": settings["network"], **settings.pop("arguments")})
     for name in ("betas",) if settings["optimizer"] in WITH_MOMENTUM else ("momentum", "nesterov"):
         settings.pop(name)  # it has no effect
@@ -49,7 +72,11 @@ def describe(recipe):
     for name, value in settings.items():
         parts = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
         lines += [f"{name} = {_call(part)}" for part in parts]
-    return f"{_source_without_docstring(recipe.network)}\n\n" + "\n".join(lines)
+    try:
+        source = _without_docstring(class_text(network))
+    except Untraceable:
+        source = str(make())
+    return f"{source}\n\n" + "\n".join(lines)
 
 
 def _call(value):
@@ -59,11 +86,12 @@ def _call(value):
     return value
 
 
-def _source_without_docstring(network):
-    lines = textwrap.dedent(inspect.getsource(network)).splitlines()
-    docstring = ast.parse("\n".join(lines)).body[0].body[0]
-    rest = lines[: docstring.lineno - 1] + lines[docstring.end_lineno :]
-    return "\n".join(line for line in rest if line.strip())
+def _without_docstring(text):
+    lines = textwrap.dedent(text).splitlines()
+    first = ast.parse("\n".join(lines)).body[0].body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        lines = lines[: first.lineno - 1] + lines[first.end_lineno :]
+    return "\n".join(line for line in lines if line.strip())
 
 
 def show_layers(recipe):
@@ -97,17 +125,38 @@ def _with_copies(network):
 
 
 def report(run):
-    """Show this run beside the published ones, and the ladder up to here. Returns a table."""
+    """Show this run beside the published ones, and the ladder up to here.
+
+    Returns: DataFrame of text; a run that is not a published one is its last row.
+    """
     record = run.record
-    print(f"seed {record.seed}: {record.last5:.2%} mean of the last five epochs, {record.final:.2%} at the end", end="")
+    print(f"seed {record.seed}: {record.last5:.2%} mean of {record.last_epochs}, {record.final:.2%} at the end", end="")
     print(f" ({record.epochs[-1]['test_total'] - record.epochs[-1]['test_correct']} errors)")
     print(f"clean training accuracy {record.clean_train:.2%}, on {record.clean_train_total:,} images")
     print(f"made with python {platform.python_version()}, torch {torch.__version__}, on {record.device}, ", end="")
     print(f"{record.threads} thread(s), {record.train_seconds:.1f} s of training per epoch")
-    rung = _find(record.rung)
-    if reason := why_refused(record, rung.id, rung.recipe.as_dict(), record.code_digest):
-        print(f"This run is not a published one: {reason}. Do not compare its numbers with the table below.")
-    return ladder_table(rung.ladder.letter, up_to=rung.id)
+    known = record.rung in [rung.id for rung in find_rungs()]
+    table = ladder_table(record.rung[0], up_to=record.rung) if known else pd.DataFrame()
+    if reason := why_not_published(record):
+        print(f"This run is not a published one: {reason}. Do not compare its numbers with the published rows.")
+        row = pd.DataFrame.from_dict({_yours([record]): _own_row(run)}, orient="index")
+        table = pd.concat([table, row]).fillna("–")
+    return table
+
+
+def _yours(records):
+    seeds = f"seed{'s' if len(records) > 1 else ''} {', '.join(str(record.seed) for record in records)}"
+    return f"yours, {seeds}, {records[0].conditions}"
+
+
+def _own_row(run):
+    """A run of one's own as a row of `ladder_table`."""
+    try:
+        field = receptive_field(run.recipe.specimen())
+    except ValueError:  # it is not a chain of layers
+        field = "–"
+    sizes = {"parameters": f"{run.recipe.parameters:,}", "receptive field": field}
+    return {"idea": run.recipe.network.__name__, **sizes, **summary_row(Summary.of([run.record]))}
 
 
 def ladder_table(letter, *, up_to=None):
@@ -133,18 +182,41 @@ def ladder_table(letter, *, up_to=None):
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
-def compare(*names):
-    """One row per rung or ablation, from the published results; `against` is the difference to the first of them."""
-    rungs = {name: _find(name.partition("_")[0]) for name in names}
-    first, measure = load_records(names[0]), rungs[names[0]].measure
-    rows = {}
-    for name, rung in rungs.items():
-        rows[name] = {"parameters": f"{rung.recipes[name].parameters:,}"}
-        if summary := rung.summary_of(name):
-            rows[name] |= summary_row(summary)
-            if name != names[0]:
-                rows[name][f"against {names[0]}, points"] = format_change(load_records(name), first, measure)
+def compare(*sides):
+    """One row per rung, ablation or own run; `against` is the difference to the first of them.
+
+    Args:
+        sides: names of published results, such as "a03" or "b10_inert"; Runs; or lists of Runs of one recipe.
+
+    Returns: DataFrame of text. Where data or images differ, accuracies cannot be compared, and no difference is given.
+    """
+    named = [_find(side.partition("_")[0]) for side in sides if isinstance(side, str)]
+    measure = named[0].measure if named else "test accuracy"
+    rows, first = {}, None
+    for side in sides:
+        name, records, parameters = _side(side)
+        if name in rows:
+            name = name.replace("yours", f"yours ({len(rows) + 1})")
+        rows[name] = {"parameters": f"{parameters:,}"}
+        if records:
+            rows[name] |= summary_row(Summary.of(records, at_the_end=measure == "final test accuracy"))
+        if first is None:
+            first = name, records
+        elif records and first[1]:
+            same_data = {(record.dataset_sha256, record.data) for record in [*records, *first[1]]}
+            change = format_change(records, first[1], measure) if len(same_data) == 1 else "other data"
+            rows[name][f"against {first[0]}, points"] = change
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
+def _side(side):
+    """Name, records and parameters of one side of a comparison."""
+    if isinstance(side, str):
+        rung = _find(side.partition("_")[0])
+        return side, load_records(side), rung.recipes[side].parameters
+    runs = side if isinstance(side, list | tuple) else [side]
+    records = [run.record for run in runs]
+    return _yours(records), records, records[0].parameters
 
 
 def summary_row(summary):
