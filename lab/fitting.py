@@ -116,8 +116,7 @@ def _run(recipe, digits, rung, seed, device, folder):
         fingerprint=fingerprint,
     )
     if record.dataset != "mnist" or len(digits.train) < SIZES["mnist"]:
-        sizes = f"{len(train):,} training and {len(test):,} test images"
-        print(f"Data: {record.dataset}, {sizes}. The texts of a page speak of its published run, on all of MNIST.")
+        print(f"Data: {record.data}. What the page says in words is said of the published run.")
     kept = Checkpoints(folder, record, device)
     if unsaved:
         print(f"No checkpoint could hold {unsaved}, which changes in training and is no buffer: this run begins anew.")

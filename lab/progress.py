@@ -52,6 +52,7 @@ class _CellBar(tqdm):
 
         self.handle = display({"text/plain": ""}, raw=True, display_id=True)
         super().__init__(gui=True, ncols=80, **settings)
+        self.display()
 
     def display(self, *_, **__):
         self.handle.update({"text/plain": str(self)}, raw=True)

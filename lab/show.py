@@ -138,7 +138,7 @@ def report(run):
     known = record.rung in [rung.id for rung in find_rungs()]
     table = ladder_table(record.rung[0], up_to=record.rung) if known else pd.DataFrame()
     if reason := why_not_published(record):
-        print(f"This run is not a published one: {reason}. Do not compare its numbers with the published rows.")
+        print(f"Not a published run: {reason}." + " Its numbers do not compare with the rows above it." * known)
         row = pd.DataFrame.from_dict({_yours([record]): _own_row(run)}, orient="index")
         table = pd.concat([table, row]).fillna("–")
     return table

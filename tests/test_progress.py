@@ -4,7 +4,12 @@ import io
 import sys
 from types import SimpleNamespace
 
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from nbformat.v4 import new_code_cell, new_notebook
+
 from lab import progress
+from lab.data import ROOT
 
 ROW = {
     "epoch": 3,
@@ -53,3 +58,48 @@ def test_epochs_of_an_earlier_run_are_shown_again(capsys):
     with progress.EpochLines(3, 10, [ROW]):
         pass
     assert "(epochs 1 to 1 were read from the checkpoint of an earlier run)" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------ in front of a notebook
+
+RUN = """
+import sys
+sys.path.insert(0, {root!r})
+import model, utils
+from IPython import get_ipython
+digits = utils.load_digits("sample", train_limit=512)
+recipe = utils.Recipe(network=model.NormedSkeleton, epochs=3, batch_size=32)
+get_ipython().kernel._allow_stdin = True  # as Jupyter says
+"""
+FIT = "run = utils.fit(recipe, digits, rung='mine', device='cpu', run_dir={folder!r})"
+
+
+@pytest.mark.notebook
+def test_a_notebook_shows_one_bar_that_is_gone_in_the_end(tmp_path):
+    from nbclient import NotebookClient
+
+    texts = []
+
+    class Client(NotebookClient):
+        def process_message(self, message, cell, cell_index):
+            if message["msg_type"] == "update_display_data":
+                texts.append(message["content"]["data"]["text/plain"])
+            return super().process_message(message, cell, cell_index)
+
+    watched = "get_ipython().kernel._allow_stdin = True\n"  # nbclient says otherwise with every cell
+    fit = watched + FIT.format(folder=str(tmp_path))
+    book = new_notebook(cells=[new_code_cell(RUN.format(root=str(ROOT))), new_code_cell(fit), new_code_cell(fit)])
+    Client(book, timeout=120).execute()
+    trained, read = (cell.outputs for cell in book.cells[1:])
+    (bar,) = [out for out in trained if out.output_type == "display_data"]  # one, and empty in the end
+    assert bar.data == {"text/plain": ""}
+    assert any("left" in text and "/48 batches" in text for text in texts)
+    assert {out.output_type for out in read} == {"stream"}  # nothing to wait for, no bar
+
+
+def test_an_interrupted_run_says_so_in_one_line():
+    shell, shown = InteractiveShell(), []
+    shell._showtraceback = lambda kind, value, lines: shown.append((kind.__name__, lines))
+    shell.run_cell("from lab.progress import Stopped\nraise Stopped('stopped in epoch 3; run the cell again to go on')")
+    assert shown == [("Stopped", ["stopped in epoch 3; run the cell again to go on"])]
+    assert issubclass(progress.Stopped, KeyboardInterrupt)
