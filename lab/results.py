@@ -20,6 +20,7 @@ TARGET = 0.994
 STEADY_SHARE = 0.8  # of the seeds must hold the target in each of the last epochs to call a rung consistent
 RESULTS = ROOT / "results"
 SIZES = {"mnist": 60_000, "sample": 4_000}  # training images
+OTHER_RECIPE = "its recipe is not the one in the notebook"
 UNTRACEABLE = "untraceable: "  # stands in front of the reason, in place of a digest
 COMPILED = "lab/native"  # stands as the trainer among the versions of a run that it made
 
@@ -249,7 +250,7 @@ def why_refused(record, rung, recipe, digest):
     if reason := why_impossible(record, rung):
         return reason
     if record.recipe != recipe:
-        return "its recipe is not the one in the notebook"
+        return OTHER_RECIPE
     if recipe.get("compiled") and record.versions.get("trainer") != COMPILED:
         return "it was trained with torch, and those published with the compiled trainer"
     if record.code_digest.startswith(UNTRACEABLE):
@@ -267,9 +268,10 @@ def why_not_published(record):
     published = load_records(record.rung)
     if not published:
         return f"nothing is published as {record.rung}"
-    if record.recipe != published_recipe(record.rung):
+    reason = why_refused(record, record.rung, published_recipe(record.rung), record.code_digest)
+    if reason == OTHER_RECIPE:
         return "its recipe is not the published one"
-    if reason := why_refused(record, record.rung, published_recipe(record.rung), record.code_digest):
+    if reason:
         return reason
     same_code = {other.code_digest for other in published} & equal_digests(record.rung, record.code_digest)
     return None if same_code else "the code that decides its numbers is not the published one"

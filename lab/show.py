@@ -37,7 +37,7 @@ def show_change(rung_id, recipe):
     before = (
         (rung_id, _published(rung)) if is_own else (rung.previous and (rung.previous.id, _published(rung.previous)))
     )
-    after = describe(recipe.as_dict(), network, recipe.specimen)
+    after = describe(recipe)
     if not before:
         print(after)
         return
@@ -51,19 +51,18 @@ def _published(rung):
     """The description of what a rung was published with; of what its notebook says, before it is published."""
     settings = published_recipe(rung.id)
     if settings is None:
-        return describe(rung.recipe.as_dict(), rung.recipe.network, rung.recipe.specimen)
+        return describe(rung.recipe)
     network = getattr(model, settings["network"])
-    return describe(settings, network, lambda: network(**settings["arguments"]))
+    return _describe(settings, network, lambda: network(**settings["arguments"]))
 
 
-def describe(settings, network, make):
-    """A recipe as text: the source of its network without the docstring, then every setting, one a line.
+def describe(recipe):
+    """A recipe as text: the source of its network without the docstring, then every setting, one a line."""
+    return _describe(recipe.as_dict(), recipe.network, recipe.specimen)
 
-    Args:
-        settings: `as_dict` of the recipe.
-        network: its class.
-        make: builds one, which is printed where the source of the class cannot be had.
-    """
+
+def _describe(settings, network, make):
+    """The same of its `as_dict` and its class; `make` builds what is printed where the source cannot be had."""
     settings = dict(settings)
     settings["network"] = _call({"name": settings["network"], **settings.pop("arguments")})
     for name in ("betas",) if settings["optimizer"] in WITH_MOMENTUM else ("momentum", "nesterov"):

@@ -8,6 +8,7 @@ from sklearn.metrics import confusion_matrix
 import model
 import utils
 from lab.notation import Notation
+from lab.rungs import find_rungs
 from lab.show import describe
 
 
@@ -49,7 +50,7 @@ def test_show_change_is_the_difference_and_nothing_else(capsys):
 
 
 def test_the_first_rung_shows_its_network_whole(capsys):
-    utils.show_change("a00", utils.Recipe(network=model.Oversized))
+    utils.show_change("a00", find_rungs(["a00"])[0].recipe)
     assert "class Oversized(nn.Sequential):" in capsys.readouterr().out
 
 
