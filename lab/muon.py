@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from lab.acting import acting_modules
+
 COEFFICIENTS = (3.4445, -4.775, 2.0315)  # of the polynomial that draws singular values towards 1
 ROUNDS = 5
 
@@ -11,8 +13,9 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov's momentum that makes every step of a 1x1 convolution orthogonal.
 
     A gradient tends to have a few large singular values; the directions of the small ones then learn slowly. An
-    orthogonal step moves in all of them alike. Whatever is no matrix from channels to channels, and the last matrix,
-    takes the step of torch.optim.SGD, at the same rate.
+    orthogonal step moves in all of them alike. Whatever is no matrix from channels to channels takes the step of
+    torch.optim.SGD, at the same rate, and so does the layer that gives the classes: the last one to act that is a
+    convolution or linear, wherever the network has made it.
 
     Args:
         network: all its parameters are trained.
@@ -22,10 +25,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, network, lr, momentum, weight_decay):
-        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-        matrices = [
-            module.weight for module in convolutions[:-1] if module.kernel_size == (1, 1) and module.groups == 1
-        ]
+        matrices = _hidden_matrices(network)
         chosen = set(matrices)
         others = [parameter for parameter in network.parameters() if parameter not in chosen]
         groups = [{"params": others, "orthogonal": False}, {"params": matrices, "orthogonal": True}]
@@ -44,6 +44,16 @@ class Muon(torch.optim.Optimizer):
                 if group["orthogonal"]:
                     step = orthogonalise(step.flatten(1)).view_as(weight)
                 weight.sub_(group["lr"] * step)
+
+
+def _hidden_matrices(network):
+    """Weights of all 1x1 convolutions in the network's own order, each once; without that of the last layer to act."""
+    layers = [module for _, module, _ in acting_modules(network) if isinstance(module, nn.Conv2d | nn.Linear)]
+    head = layers[-1].weight if layers else None
+    parameters = set(network.parameters())  # a weight that is computed from others is none
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.groups == 1]
+    weights = dict.fromkeys(module.weight for module in convolutions if module.weight.shape[2:] == (1, 1))
+    return [weight for weight in weights if weight is not head and weight in parameters]
 
 
 def orthogonalise(matrix):

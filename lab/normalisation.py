@@ -9,7 +9,7 @@ import copy
 
 import pandas as pd
 import torch
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lab.training import evaluate, prepare
 
@@ -22,14 +22,16 @@ def variance_shift(run):
     Args:
         run: from `fit`; its first 10,000 training images are looked at.
 
-    Returns: DataFrame indexed by module path; `met / stored` is the median over channels, 1 where nothing has shifted.
+    Returns: DataFrame indexed by module path, with a row for every time that one acts; `met / stored` is the median
+        over channels, 1 where nothing has shifted.
+    Raises: ValueError naming the network, if none of its normalisations stores statistics.
     """
-    network, ratios = copy.deepcopy(run.network).eval(), {}
+    network, ratios = copy.deepcopy(run.network).eval(), []
 
     def record(name):
         def hook(module, inputs, _):
-            met = inputs[0].var(dim=(0, 2, 3))
-            ratios[name] = (met / module.running_var).median().item()
+            met = inputs[0].var(dim=[axis for axis in range(inputs[0].ndim) if axis != 1])
+            ratios.append((name, (met / module.running_var).median().item()))
 
         return hook
 
@@ -37,13 +39,15 @@ def variance_shift(run):
         module.register_forward_hook(record(name))
     with torch.inference_mode():
         network(_batches(run, IMAGES)[0])
-    return pd.DataFrame({"met / stored": ratios}).rename_axis("batch normalisation").round(2)
+    table = pd.DataFrame(ratios, columns=["batch normalisation", "met / stored"])
+    return table.set_index("batch normalisation").round(2)
 
 
 def remeasure(run):
     """Measure the statistics of every batch normalisation anew, with dropout off; no weight changes.
 
     Returns: DataFrame with the accuracy on training and test images, in percent, as trained and measured anew.
+    Raises: as `variance_shift`.
     """
     network = copy.deepcopy(run.network).eval()
     for module in _normalisations(network).values():
@@ -64,7 +68,12 @@ def remeasure(run):
 
 
 def _normalisations(network):
-    return {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    """By name, all batch normalisations that store statistics; without them, they have only those of the moment."""
+    found = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    found = {name: module for name, module in found.items() if module.running_var is not None}
+    if not found:
+        raise ValueError(f"{type(network).__name__} has no batch normalisation that stores statistics")
+    return found
 
 
 def _batches(run, size):

@@ -6,13 +6,14 @@ import statistics
 import pandas as pd
 from torch.utils.flop_counter import FlopCounterMode
 
+from lab.acting import blank_images, undisturbed
 from lab.claims import Claim, judge
 from lab.data import ROOT
 from lab.receptive_field import receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import find_rungs
 from lab.schema import read_json
-from lab.show import IMAGE_SHAPE, accuracy_with_spread
+from lab.show import accuracy_with_spread
 
 ORIGINALS = ROOT / "results" / "originals.json"
 
@@ -59,12 +60,14 @@ def _row(rung):
 def multiply_accumulates(network):
     """Products that the convolutions and linear layers of a network add up for one 28x28 image.
 
-    Torch's flop counter counts a multiplication and an addition for each, so its count is halved.
+    Torch's flop counter counts a multiplication and an addition for each, so its count is halved. It counts two
+    images, in eval mode; the network stays as it was.
     """
-    image = next(network.parameters()).new_zeros(1, *IMAGE_SHAPE)
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    return counter.get_total_flops() // 2
+    with undisturbed(network):
+        images = blank_images(network)
+        with FlopCounterMode(display=False) as counter:
+            network(images)
+    return counter.get_total_flops() // 2 // len(images)
 
 
 def pareto_front(table):

@@ -9,18 +9,16 @@ Padding changes the size of a map, never these two. Source: Araujo, Norris & Sim
 fields of convolutional neural networks", Distill.
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas
 import torch
-from torch import nn
 
-WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-ACTIVATIONS = tuple(getattr(nn.modules.activation, name) for name in nn.modules.activation.__all__)
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
-PIXELWISE = (*ACTIVATIONS, *NORMS, nn.modules.dropout._DropoutNd, nn.Identity)
+from lab.acting import acting_modules, blank_images, undisturbed
+from lab.watch import Mark, NoReading, Untraceable, Watch, tensors_in
+from lab.windows import has_rule, side_of, window
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Layer:
     padding: int | None
     jump: int
     receptive_field: int
-    parameters: int  # a module that acts twice counts once
+    parameters: int  # of those that layers before hold, too, none is counted again
 
 
 class Unit(NamedTuple):
@@ -52,56 +50,34 @@ class Unit(NamedTuple):
 
 
 def trace_layers(network, image_size=28):
-    """Follow one blank image through the network and describe every leaf module that it passes.
+    """Follow blank images through the network and describe every leaf module that they pass, in eval mode.
 
     The network's modes, statistics and gradients, and torch's random numbers, stay as they are.
 
     Args:
-        network: one chain of modules, from float (N, C, image_size, image_size), with C as its first
-            convolution expects it. Convolutions, pooling, activations, dropout and Identity at any size;
-            Flatten and Linear once the map is 1x1. Adaptive pooling counts as pooling with the kernel that
-            it has at this image size. Normalisation counts as pixelwise: statistics are not followed.
+        network: one chain of modules, from float (N, C, image_size, image_size), with C as its first convolution or
+            normalisation expects it. Convolutions and pooling at any size; Linear once the map is 1x1. Adaptive
+            pooling counts as pooling with the kernel that it has at this image size. Other modules, and what the
+            network does between modules, may do anything that leaves pixels in place, see `lab.watch`.
         image_size: side length in pixels.
 
     Returns: list of Layer, in the order in which they act.
-    Raises: ValueError naming the layer, if its receptive field has no square closed form, or if something
-        other than a module (a sum, a branch, a functional call) acts between it and the layer before.
+    Raises: ValueError naming the layer or the operation, if its receptive field has no square closed form or cannot
+        be known; as `undisturbed`, if the network does not work on such images.
     """
-    modules = dict(network.named_modules())
-    leaves = {module: name for name, module in modules.items() if not list(module.children())}
-    channels = next((module.in_channels for module in modules.values() if isinstance(module, nn.Conv2d)), 1)
-    like = next(network.parameters(), torch.empty(0))
-    image = torch.zeros(1, channels, image_size, image_size, dtype=like.dtype, device=like.device)
-    layers, last = [], image
-
-    def record(module, inputs, output):
-        nonlocal last
-        label = f"layer {leaves[module]!r} ({type(module).__name__})"
-        if len(inputs) != 1 or inputs[0] is not last or not isinstance(output, torch.Tensor):
-            raise ValueError(f"{label} does not take just what the layer before gave; only chains can be traced")
-        *shown, dilation = _geometry(module, label, inputs[0], output) or (None, None, None, 1)
-        kernel, stride = shown[0] or 1, shown[1] or 1
-        jump, field = (layers[-1].jump, layers[-1].receptive_field) if layers else (1, 1)
-        seen = any(layer.name == leaves[module] for layer in layers)
-        parameters = 0 if seen else sum(parameter.numel() for parameter in module.parameters())
-        made = (leaves[module], type(module).__name__, output.shape[1], _size(output))
-        layers.append(Layer(*made, *shown, jump * stride, field + (kernel - 1) * dilation * jump, parameters))
-        last = output
-
-    modes = {module: module.training for module in modules.values()}
-    hooks = [module.register_forward_hook(record) for module in leaves]
-    try:
-        network.eval()
-        with torch.no_grad():
-            result = network(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    if result is not last:
-        raise ValueError(f"{type(network).__name__} does not return just what its last layer gave")
-    return layers
+    with undisturbed(network):
+        images = blank_images(network, image_size)
+        watch, tracer = Watch(images, type(network).__name__), _Tracer(network)
+        with watch, NoReading(watch), tracer.attached(watch):
+            result = network(images)
+    if not isinstance(result, torch.Tensor):
+        raise Untraceable(f"{watch.name} returns a {type(result).__name__}, not one tensor")
+    mark = watch.look_up([result])
+    if mark != Mark(watch.stage):
+        raise Untraceable(_with_reason(f"{watch.name} does not return just what its last layer gave", mark))
+    if not tracer.layers:
+        raise Untraceable(f"{watch.name} has no layer that acts on its images")
+    return tracer.layers
 
 
 def receptive_field(network, image_size=28):
@@ -120,7 +96,8 @@ def layer_table(network, image_size=28, detail=False):
 
     Args:
         detail: one row per leaf module; otherwise one per convolution, pooling and linear layer, with the
-            parameters of the normalisation behind it added to its own. Either way the column adds up.
+            parameters of the normalisation behind it added to its own. Either way the column adds up to all
+            parameters of the network, each counted once: those that no layer above holds have a last row.
 
     Returns: DataFrame with columns layer, kernel, stride, padding, out (channels x height x width), jump,
         receptive field, parameters.
@@ -136,43 +113,108 @@ def layer_table(network, image_size=28, detail=False):
         }
         for layer in layers
     ).set_index(pandas.Index([layer.name for layer in layers], name="module"))
-    if detail:
+    if not detail and any(layer.kernel for layer in layers):
+        owner = (table["kernel"] != "").cumsum().clip(lower=1)
+        table["parameters"] = table.groupby(owner)["parameters"].transform("sum")
+        table = table[table["kernel"] != ""].infer_objects()
+    return _with_rest(table, network, [layer.name for layer in layers])
+
+
+def acting_table(network, image_size=28):
+    """The columns layer, out and parameters of `layer_table` in detail, for any network; raises as `undisturbed`."""
+    leaves, counted, rows = _leaves(network), set(), []
+    for name, module, output in acting_modules(network, image_size):
+        if module in leaves:
+            out = "x".join(map(str, output.shape[1:])) if isinstance(output, torch.Tensor) else "–"
+            rows.append((name, type(module).__name__, out, _count_new(module, counted)))
+    table = pandas.DataFrame(rows, columns=["module", "layer", "out", "parameters"]).set_index("module")
+    return _with_rest(table, network, table.index)
+
+
+def _with_rest(table, network, shown):
+    """The table, and a last row for parameters that none of the modules shown holds, if there are any."""
+    held = {parameter for name in shown for parameter in network.get_submodule(name).parameters()}
+    rest = {name: parameter.numel() for name, parameter in network.named_parameters() if parameter not in held}
+    if not rest:
         return table
-    owner = (table["kernel"] != "").cumsum().clip(lower=1)
-    table["parameters"] = table.groupby(owner)["parameters"].transform("sum")
-    return table[table["kernel"] != ""].infer_objects()
+    row = dict.fromkeys(table.columns, "") | (table.iloc[-1].to_dict() if len(table) else {})
+    row |= {column: "" for column in ("kernel", "stride", "padding") if column in row}
+    names = [*rest][:3] + [f"{len(rest) - 3} more"] * (len(rest) > 3)
+    row |= {"layer": f"none: {', '.join(names)}", "parameters": sum(rest.values())}
+    index = pandas.Index(["(elsewhere)"], name="module")
+    return pandas.concat([table.astype(object), pandas.DataFrame([row], index=index, dtype=object)]).infer_objects()
 
 
-def _geometry(module, label, given, output):
-    """(kernel, stride, padding, dilation) of a layer that has them, None of one that leaves pixels in place."""
-    where = f"{_size(given)}x{_size(given)}"
-    if isinstance(module, WINDOWS):
-        kernel, dilation = _side(module.kernel_size, label), _side(getattr(module, "dilation", 1), label)
-        same = {"same": (kernel - 1) * dilation // 2, "valid": 0}  # torch pads an odd rest at the far end
-        padding = same[module.padding] if isinstance(module.padding, str) else _side(module.padding, label)
-        return kernel, _side(module.stride, label), padding, dilation
-    if isinstance(module, ADAPTIVE):
-        sides = tuple(output.shape[2:])
-        if given.shape[-1] % sides[-1] or len(set(sides)) > 1:
-            raise ValueError(f"{label} pools {where} to {sides}; only a square that divides it evenly is traced")
-        kernel = given.shape[-1] // sides[-1]
-        return kernel, kernel, 0, 1
-    if isinstance(module, nn.Linear) and given.ndim == 2:
-        return 1, 1, 0, 1
-    if isinstance(module, nn.Flatten) and _size(given) == 1 and output.ndim == 2:
-        return None
-    along_channels = getattr(module, "dim", 1) in (1, -3) or _size(given) == 1  # Softmax and the like
-    if isinstance(module, PIXELWISE) and given.shape[2:] == output.shape[2:] and along_channels:
-        return None
-    raise ValueError(f"{label} on a {where} map moves pixels in a way that is not traced")
+def _leaves(network):
+    """Names of all modules that are layers: those without parts, and those whose parts only make their weights."""
+    modules = network.named_modules()
+    return {module: name for name, module in modules if has_rule(module) or not list(module.children())}
 
 
-def _side(value, label):
-    sides = set(value) if isinstance(value, tuple) else {value}
-    if len(sides) > 1:
-        raise ValueError(f"{label} has {value} where only squares are traced")
-    return sides.pop()
+class _Tracer:
+    """Hooks that list the leaf modules of a network as they act."""
+
+    def __init__(self, network):
+        self.names = _leaves(network)
+        self.layers, self.counted = [], set()
+
+    @contextmanager
+    def attached(self, watch):
+        """Hook in next to what a module itself does, so that other hooks are watched like any operation between."""
+        self.watch = watch
+        hooks = [module.register_forward_pre_hook(self.enter, with_kwargs=True) for module in self.names]
+        hooks += [module.register_forward_hook(self.leave, with_kwargs=True, prepend=True) for module in self.names]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def enter(self, module, args, settings):
+        given, own = tensors_in([args, settings]), [*module.parameters(), *module.buffers()]
+        mark = None if self.watch.inside else self.watch.look_up(given + own, type(module).__name__)
+        if mark is None:  # a part of another layer, or something that acts on weights
+            return
+        if mark != Mark(self.watch.stage) or (has_rule(module) and (len(given) != 1 or self.watch.look_up(own))):
+            wrong = f"{self._label(module)} does not take just what the layer before gave"
+            raise Untraceable(_with_reason(f"{wrong}; only chains can be traced", mark))
+        if has_rule(module):
+            self.watch.inside = module
+
+    def leave(self, module, args, settings, output):
+        given = tensors_in([args, settings])
+        if self.watch.inside is not module and (self.watch.inside or self.watch.look_up(given) is None):
+            return
+        label, shown = self._label(module), (None, None, None, 1)
+        if not isinstance(output, torch.Tensor):
+            raise Untraceable(f"{label} does not return one tensor")
+        if self.watch.inside:
+            shown = window(module, label, given[0], output)
+            self.watch.inside = None
+            self.watch.pass_layer(output)
+        mark = self.watch.look_up([output])
+        if mark != Mark(self.watch.stage):
+            where = f"on a {side_of(given[0])}x{side_of(given[0])} map"
+            raise Untraceable(_with_reason(f"{label} {where} moves pixels in a way that is not traced", mark))
+        self._add(module, output, *shown)
+
+    def _add(self, module, output, kernel, stride, padding, dilation):
+        jump, field = (self.layers[-1].jump, self.layers[-1].receptive_field) if self.layers else (1, 1)
+        field += ((kernel or 1) - 1) * dilation * jump
+        channels = output.shape[1] if output.ndim > 1 else 1
+        made = self.names[module], type(module).__name__, channels, side_of(output), kernel, stride, padding
+        self.layers.append(Layer(*made, jump * (stride or 1), field, _count_new(module, self.counted)))
+
+    def _label(self, module):
+        return f"{self.watch.name}: layer {self.names[module]!r} ({type(module).__name__})"
 
 
-def _size(activations):
-    return activations.shape[-1] if activations.ndim == 4 else 1
+def _count_new(module, counted):
+    """How many parameters of a module are not in the set `counted`, which they join."""
+    new = set(module.parameters()) - counted
+    counted |= new
+    return sum(parameter.numel() for parameter in new)
+
+
+def _with_reason(text, mark):
+    return f"{text}: {mark.reason}" if mark and mark.reason else text

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lab.acting import refuse_lazy
 from lab.muon import Muon
 from lab.rules import Rule, check_fields, flag, is_a, number, one_of, pair, whole
 
@@ -145,7 +146,9 @@ class Recipe:
             raise ValueError("Recipe: held_out=0, but ReduceLROnPlateau needs held-out training images to watch")
 
     def build_network(self):
-        return self.network(**self.arguments)
+        network = self.network(**self.arguments)
+        refuse_lazy(network)
+        return network
 
     def specimen(self):
         """An untrained network in eval mode, to look at; the caller's random numbers stay as they are."""

@@ -6,6 +6,7 @@ import copy
 import difflib
 import io
 import platform
+import re
 import textwrap
 from dataclasses import dataclass
 
@@ -15,12 +16,13 @@ import torch
 import model
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
-from lab.receptive_field import layer_table, receptive_field
+from lab.receptive_field import acting_table, layer_table, receptive_field
 from lab.recipe import WITH_MOMENTUM
 from lab.results import Summary, folder_of, load_records, published_recipe, why_not_published
 from lab.rungs import find_rungs
 from lab.source import Untraceable, class_text
 from lab.training import prepare
+from lab.watch import Untraceable
 
 IMAGE_SHAPE = (1, 28, 28)
 
@@ -96,6 +98,20 @@ def _without_docstring(text):
 def show_layers(recipe):
     """Print torchsummary's table of the network, and return its receptive fields as a table.
 
+    Returns: `layer_table`; `acting_table` if the receptive fields cannot be traced, after a line that says why.
+    Raises: ValueError naming the network, if it does not work on images.
+    """
+    _print_summary(recipe)
+    try:
+        return layer_table(recipe.specimen())
+    except Untraceable as error:
+        print(f"Without receptive fields: {error}.")
+        return acting_table(recipe.specimen())
+
+
+def _print_summary(recipe):
+    """Print torchsummary's table, or why there is none, and the number of parameters where it counts another.
+
     torchsummary pushes a random batch through the network in whatever mode it is in, which would change
     BatchNorm's statistics and the random numbers of the training to come; here it gets a specimen in eval mode.
     It also shows a layer that acts several times once more for every place, each time; it gets a copy for each place.
@@ -103,13 +119,18 @@ def show_layers(recipe):
     from torchsummary import summary
 
     text = io.StringIO()
-    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(text):
-        shown = _with_copies(recipe.specimen())
-        summary(shown, IMAGE_SHAPE, device="cpu")
+    try:
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(text):
+            summary(_with_copies(recipe.specimen()), IMAGE_SHAPE, device="cpu")
+    except Exception as error:  # of any kind: it takes much for granted
+        print(f"torchsummary cannot show {recipe.network.__name__}: {type(error).__name__}: {error}")
+        return
     print(text.getvalue().strip())
-    if sum(weight.numel() for weight in shown.parameters()) > recipe.parameters:
+    counted = int(re.search(r"Total params: ([\d,]+)", text.getvalue())[1].replace(",", ""))
+    if counted > recipe.parameters:
         print(f"Above, weights that act in several places are counted in each; they are {recipe.parameters:,} in all.")
-    return layer_table(recipe.specimen())
+    if counted < recipe.parameters:
+        print(f"Above, only weights and biases of layers that act are counted; they are {recipe.parameters:,} in all.")
 
 
 def _with_copies(network):
@@ -250,14 +271,20 @@ def signal_strength(recipes, split):
 
     Returns: DataFrame, a row per convolution unit and a column per recipe: the standard deviation between images,
         averaged over channels and places. Batch normalisation uses the statistics of these images.
+    Raises: ValueError naming the network, if it is no plain nn.Sequential, whose units act in a row.
     """
     images = prepare(split.images, ())
     columns = {}
     for name, recipe in recipes.items():
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
+            network = recipe.build_network().train()
+            if type(network).forward is not torch.nn.Sequential.forward:
+                raise ValueError(
+                    f"signal_strength: {type(network).__name__} is no plain nn.Sequential, whose units act in a row"
+                )
             signal, strengths = images, [images.std(dim=0).mean().item()]
-            for layer in recipe.build_network().train():
+            for layer in network:
                 signal = layer(signal)
                 if any(isinstance(part, torch.nn.Conv2d) for part in layer.modules()):
                     strengths.append(signal.std(dim=0).mean().item())
