@@ -17,7 +17,7 @@ import pandas
 import torch
 
 from lab.acting import acting_modules, blank_images, undisturbed
-from lab.watch import Mark, NoReading, Untraceable, Watch, tensors_in
+from lab.watch import Mark, NoReading, Opaque, Watch, tensors_in
 from lab.windows import has_rule, side_of, window
 
 
@@ -71,12 +71,12 @@ def trace_layers(network, image_size=28):
         with watch, NoReading(watch), tracer.attached(watch):
             result = network(images)
     if not isinstance(result, torch.Tensor):
-        raise Untraceable(f"{watch.name} returns a {type(result).__name__}, not one tensor")
+        raise Opaque(f"{watch.name} returns a {type(result).__name__}, not one tensor")
     mark = watch.look_up([result])
     if mark != Mark(watch.stage):
-        raise Untraceable(_with_reason(f"{watch.name} does not return just what its last layer gave", mark))
+        raise Opaque(_with_reason(f"{watch.name} does not return just what its last layer gave", mark))
     if not tracer.layers:
-        raise Untraceable(f"{watch.name} has no layer that acts on its images")
+        raise Opaque(f"{watch.name} has no layer that acts on its images")
     return tracer.layers
 
 
@@ -177,7 +177,7 @@ class _Tracer:
             return
         if mark != Mark(self.watch.stage) or (has_rule(module) and (len(given) != 1 or self.watch.look_up(own))):
             wrong = f"{self._label(module)} does not take just what the layer before gave"
-            raise Untraceable(_with_reason(f"{wrong}; only chains can be traced", mark))
+            raise Opaque(_with_reason(f"{wrong}; only chains can be traced", mark))
         if has_rule(module):
             self.watch.inside = module
 
@@ -187,7 +187,7 @@ class _Tracer:
             return
         label, shown = self._label(module), (None, None, None, 1)
         if not isinstance(output, torch.Tensor):
-            raise Untraceable(f"{label} does not return one tensor")
+            raise Opaque(f"{label} does not return one tensor")
         if self.watch.inside:
             shown = window(module, label, given[0], output)
             self.watch.inside = None
@@ -195,7 +195,7 @@ class _Tracer:
         mark = self.watch.look_up([output])
         if mark != Mark(self.watch.stage):
             where = f"on a {side_of(given[0])}x{side_of(given[0])} map"
-            raise Untraceable(_with_reason(f"{label} {where} moves pixels in a way that is not traced", mark))
+            raise Opaque(_with_reason(f"{label} {where} moves pixels in a way that is not traced", mark))
         self._add(module, output, *shown)
 
     def _add(self, module, output, kernel, stride, padding, dilation):

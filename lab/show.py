@@ -22,7 +22,7 @@ from lab.results import Summary, folder_of, load_records, published_recipe, why_
 from lab.rungs import find_rungs
 from lab.source import Untraceable, class_text
 from lab.training import prepare
-from lab.watch import Untraceable
+from lab.watch import Opaque
 
 IMAGE_SHAPE = (1, 28, 28)
 
@@ -104,7 +104,7 @@ def show_layers(recipe):
     _print_summary(recipe)
     try:
         return layer_table(recipe.specimen())
-    except Untraceable as error:
+    except Opaque as error:
         print(f"Without receptive fields: {error}.")
         return acting_table(recipe.specimen())
 

@@ -26,7 +26,7 @@ SHAPE_ONLY |= {"ones_like", "rand_like", "randint_like", "randn_like", "zeros_li
 READERS = {"__array__", "__dlpack__", "apply_", "data_ptr", "map2_", "map_", "numpy", "tolist"}  # methods of tensors
 
 
-class Untraceable(ValueError):
+class Opaque(ValueError):
     """What a network does to its images cannot be followed."""
 
 
@@ -45,7 +45,7 @@ class Watch(TorchDispatchMode):
     Args:
         images: float (N, C, height, width).
         name: of the network, for messages.
-    Raises: Untraceable, when the network takes numbers out of a tensor, for who knows what becomes of them.
+    Raises: Opaque, when the network takes numbers out of a tensor, for who knows what becomes of them.
     """
 
     def __init__(self, images, name):
@@ -61,7 +61,7 @@ class Watch(TorchDispatchMode):
         self._mark([output], Mark(self.stage))
 
     def refuse_reading(self, operation):
-        raise Untraceable(f"{self.name} takes numbers out of a tensor that depends on its images, by {operation!r}")
+        raise Opaque(f"{self.name} takes numbers out of a tensor that depends on its images, by {operation!r}")
 
     def look_up(self, tensors, name="something"):
         """The Mark of some tensors together; None if they do not depend on the images. `name` is what joins them."""

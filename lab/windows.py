@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from lab.watch import Untraceable
+from lab.watch import Opaque
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -21,11 +21,11 @@ def has_rule(module):
 def window(module, label, given, output):
     """(kernel, stride, padding, dilation) of a module that has a rule, as it made `output` of the tensor `given`.
 
-    Raises: Untraceable beginning with the label, if the window is no square, or if it is none in what was given.
+    Raises: Opaque beginning with the label, if the window is no square, or if it is none in what was given.
     """
     where = f"{side_of(given)}x{side_of(given)}"
     if given.ndim != (2 if isinstance(module, nn.Linear) else 4):
-        raise Untraceable(f"{label} on a {where} map moves pixels in a way that is not traced")
+        raise Opaque(f"{label} on a {where} map moves pixels in a way that is not traced")
     if isinstance(module, nn.Conv2d):
         return _convolution_window(module, label)
     if isinstance(module, POOLS):
@@ -34,7 +34,7 @@ def window(module, label, given, output):
     if isinstance(module, ADAPTIVE):
         sides = tuple(output.shape[2:])
         if given.shape[-1] % sides[-1] or len(set(sides)) > 1:
-            raise Untraceable(f"{label} pools {where} to {sides}; only a square that divides it evenly is traced")
+            raise Opaque(f"{label} pools {where} to {sides}; only a square that divides it evenly is traced")
         kernel = given.shape[-1] // sides[-1]
         return kernel, kernel, 0, 1
     return 1, 1, 0, 1
@@ -47,14 +47,14 @@ def _convolution_window(module, label):
     padding = same[module.padding] if isinstance(module.padding, str) else _only(module.padding, label)
     if module.padding_mode == "circular" or (module.padding_mode != "zeros" and 2 * padding > reach):
         # a window that reaches in as far as out holds all pixels that are mirrored or repeated for it
-        raise Untraceable(f"{label} pads with pixels from outside its window: padding_mode={module.padding_mode!r}")
+        raise Opaque(f"{label} pads with pixels from outside its window: padding_mode={module.padding_mode!r}")
     return kernel, _only(module.stride, label), padding, dilation
 
 
 def _only(value, label):
     sides = set(value) if isinstance(value, tuple | list) else {value}
     if len(sides) > 1:
-        raise Untraceable(f"{label} has {value} where only squares are traced")
+        raise Opaque(f"{label} has {value} where only squares are traced")
     return sides.pop()
 
 

