@@ -74,7 +74,11 @@ def run_all(notebooks, run_dir, parameters, jobs):
 
 
 def _cost(notebook):
-    return notebook.recipe.parameters if isinstance(notebook, Rung) else 0
+    """Parameters of its network; 0 if it trains none, or none that can be known before it runs."""
+    try:
+        return notebook.recipe.parameters if isinstance(notebook, Rung) else 0
+    except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
+        return 0
 
 
 def quick_parameters(notebook, parameters):
@@ -94,19 +98,20 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
 
     Returns: Outcome; failures are in it, not raised.
     """
-    defaults = notebook.defaults()
-    parameters = parameters | {"run_dir": str(Path(run_dir).resolve())}
-    parameters = {name: value for name, value in parameters.items() if name in defaults}
-    seed = parameters.get("seed", defaults.get("seed", 0))
-    stem = Path(run_dir) / notebook.id / f"seed{seed}"
-    output, record = stem.with_suffix(".ipynb"), stem.with_suffix(".json")
     started, error, accuracy = time.time(), None, None
+    output = Path(run_dir) / notebook.id / f"seed{parameters.get('seed', 0)}.ipynb"
     try:
+        defaults = notebook.defaults()
+        parameters = parameters | {"run_dir": str(Path(run_dir).resolve())}
+        parameters = {name: value for name, value in parameters.items() if name in defaults}
+        seed = parameters.get("seed", defaults.get("seed", 0))
+        output = output.with_name(f"seed{seed}.ipynb")
+        record = output.with_suffix(".json")
         output.parent.mkdir(parents=True, exist_ok=True)
         execute(notebook.path, output, parameters, limit_seconds)
         if isinstance(notebook, Rung):
             accuracy = check_record(record, notebook.id, started, parameters).final
-    except (NotRun, OSError) as failure:
+    except (NotRun, OSError, ValueError) as failure:
         error = str(failure)
     try:
         if output.is_file():
@@ -120,7 +125,7 @@ def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
     """Run papermill on `source` in its own folder; raise NotRun unless every cell really ran."""
     output.unlink(missing_ok=True)
     command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(source.parent)]
-    command += ["--no-progress-bar", "--log-level", "ERROR"]
+    command += ["--no-progress-bar", "--log-level", "ERROR", "--kernel", "python3"]  # this one, whatever it names
     for name, value in parameters.items():
         command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ

@@ -151,6 +151,25 @@ def test_a_failure_is_an_outcome_with_a_page(tmp_path):
     assert "boom" in outcome.path.with_suffix(".html").read_text()
 
 
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"worksheets": [], "metadata": {}, "nbformat": 3}'])
+def test_a_file_that_is_no_notebook_is_an_outcome_that_names_it(tmp_path, text):
+    path = tmp_path / "Meine Übung.ipynb"
+    path.write_text(text)
+    outcome = run_one(Notebook(path), tmp_path / "runs", {"seed": 2})
+    assert outcome.error.startswith(f"{path} is not a notebook: ")
+
+
+@executes
+def test_a_notebook_saved_with_another_kernel_runs_with_this_one(tmp_path):
+    source = write_notebook(
+        tmp_path / "Übung 1 – it's 🙂.ipynb", "import sys; assert sys.executable == " + repr(sys.executable)
+    )
+    source.write_text(source.read_text(encoding="utf-8").replace('"python3"', '"conda-env-x-py"'), encoding="utf-8")
+    outcome = run_one(Notebook(source), tmp_path / "läuft hier", {}, limit_seconds=LIMIT_SECONDS)
+    assert outcome.error is None
+    assert outcome.path.with_suffix(".html").is_file()
+
+
 def processes_of(folder):
     return [
         process
