@@ -27,7 +27,7 @@ run: install  ## execute the notebooks into runs/ (DATASET=mnist: the published 
 	$(LAB) run --dataset $(DATASET) --jobs $(JOBS) $(RUNGS)
 
 test: install $(VENV)-batch/installed lint  ## lint and all tests, every notebook executed in small
-	SNAKEMAKE=$(abspath $(VENV)-batch/bin/snakemake) $(BIN)/python -m pytest -n $(JOBS)
+	SNAKEMAKE="$(abspath $(VENV)-batch/bin/snakemake)" $(BIN)/python -m pytest -n $(JOBS)
 
 lint: install  ## formatting and lint, notebooks included
 	$(BIN)/ruff format --check .
@@ -35,7 +35,7 @@ lint: install  ## formatting and lint, notebooks included
 
 all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake
 	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --nolock --rerun-incomplete --rerun-triggers mtime input \
-		--config python=$(abspath $(BIN)/python) seeds=$(SEEDS) rungs="$(RUNGS)"
+		--config python="$(abspath $(BIN)/python)" seeds=$(SEEDS) rungs="$(RUNGS)"
 
 $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(PYTHON) -m venv $(VENV)-batch

@@ -179,7 +179,7 @@ def folder_of(name, recipe, folder=RESULTS):
 
 
 def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
-    """Add the records in `folder_of(rung, recipe)` to `results/<rung>.json`; a newer record of a seed replaces the older.
+    """Add the records in `folder_of(rung, recipe)` to `results/<rung>.json`; a newer one of a seed replaces the older.
 
     Args:
         recipe: the published recipe as a dictionary.
