@@ -15,7 +15,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbformat.reader import NotJSONError
 
-from lab.data import MNIST_SHA256, ROOT
+from lab.data import MNIST_SHA256, ROOT, find_file, mnist_root
 from lab.files import write_atomically
 from lab.results import RunRecord
 from lab.rungs import Rung
@@ -45,9 +45,9 @@ class Outcome:
 
 
 def mnist_folder():
-    """The folder that holds MNIST/raw, if all four files are there; else None."""
-    folder = Path(os.environ.get("MNIST_ROOT") or ROOT / "data").resolve()
-    return folder if all((folder / "MNIST" / "raw" / name).is_file() for name in MNIST_SHA256) else None
+    """The folder that holds MNIST/raw, if all four files are there, packed or not; else None."""
+    folder = mnist_root().resolve()
+    return folder if all(find_file(folder, name) for name in MNIST_SHA256) else None
 
 
 def run_all(notebooks, run_dir, parameters, jobs):
@@ -128,9 +128,15 @@ def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
     command += ["--no-progress-bar", "--log-level", "ERROR", "--kernel", "python3"]  # this one, whatever it names
     for name, value in parameters.items():
         command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
     )
     RUNNING.add(process)
     try:

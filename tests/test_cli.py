@@ -19,7 +19,7 @@ from lab.results import RefusedRecord
 
 FIELDS = "id ladder title notebook source network arguments parameters receptive_field constraint recipe seeds "
 FIELDS += "test_accuracy target_met consistent"
-FACTS = json.loads((ROOT / "tests" / "facts.json").read_text())
+FACTS = json.loads((ROOT / "tests" / "facts.json").read_text(encoding="utf-8"))
 WRONG = ["epochs 0", "epochs abc", "seed -1", "dataset cifar", "device tpu", "threads -1", "train_limit no", "sed 3"]
 
 
@@ -152,7 +152,7 @@ def test_rungs_without_results_are_named(monkeypatch, capsys):
 
 def test_wrong_parameters_through_the_shell(tmp_path):
     command = [sys.executable, "-m", "lab", "run", "a07", "-p", "epochs", "0", "--run-dir", str(tmp_path / "runs")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 1
     assert done.stderr == "error: parameter epochs=0 must be a whole number from 1 to 10,000\n"
     assert not (tmp_path / "runs").exists()
@@ -170,7 +170,7 @@ def test_exit_status_tells_of_one_failure(executed, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert re.search(r"^a06 .*FAILED  RuntimeError: <boom>$", shown, re.MULTILINE)
     assert len(re.findall(r"^a0[57] .* ok$", shown, re.MULTILINE)) == 2
-    index = (tmp_path / "runs" / "index.html").read_text()
+    index = (tmp_path / "runs" / "index.html").read_text(encoding="utf-8")
     assert "RuntimeError: &lt;boom&gt;" in index
     assert index.count("99.41%") == 2
 
@@ -183,12 +183,13 @@ def test_only_large_networks_are_cut_short_on_the_sample(executed, tmp_path):
     assert executed["a00"]["epochs"] == 9
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("missing", [None, *MNIST_SHA256])
-def test_auto_takes_mnist_if_all_files_are_there(missing, executed, tmp_path, capsys):
+def test_auto_takes_mnist_if_all_files_are_there(missing, ending, executed, tmp_path, capsys):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in set(MNIST_SHA256) - {missing}:
-        (raw / name).touch()
+        (raw / f"{name}{ending}").touch()
     run(tmp_path, "a07")
     assert executed["a07"]["dataset"] == ("sample" if missing else "mnist")
     assert ("cannot be compared" in capsys.readouterr().out) == bool(missing)
@@ -197,9 +198,9 @@ def test_auto_takes_mnist_if_all_files_are_there(missing, executed, tmp_path, ca
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_help_lists_every_target():
-    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
     shown = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
     ).stdout
     assert [line.split()[0] for line in shown.splitlines()] == targets
     assert all(len(line.split()) > 2 for line in shown.splitlines())
