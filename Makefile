@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 LAB := $(BIN)/python -m lab
 PIN := pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make pins'
 export OMP_NUM_THREADS ?= 1
+export PYTHONUTF8 := 1
 
 .PHONY: help install run test lint all bench results render publish lowest pins audit
 

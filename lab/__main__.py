@@ -1,10 +1,12 @@
 """The command line: `python -m lab COMMAND --help`."""
 
 import argparse
+import io
 import json
 import os
 import signal
 import sys
+import warnings
 
 from lab.data import SOURCES
 from lab.parameters import check_values
@@ -243,5 +245,17 @@ def bench_command(options):
     main()
 
 
+def speak_utf8():
+    """Text comes and goes as UTF-8, whatever the locale; bytes in names of files that are none stay what they are.
+
+    A warning is one line: where in the code it arose helps nobody who called a command.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(main())

@@ -162,7 +162,7 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
 
 def load_trials(path):
     """The trials of a file in the order in which they ended; none if there is no such file yet."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [Trial(**trial) for trial in read_json_lines(path, lines, "trial")]
 
 
@@ -205,5 +205,5 @@ def _run(settings, seed, data, run_dir):
 
 
 def _append(path, trial):
-    lines = [line for line in path.read_text().splitlines() if line] if path.exists() else []
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line] if path.exists() else []
     write_atomically(path, "\n".join([*lines, json.dumps(vars(trial)), ""]))

@@ -259,6 +259,6 @@ def test_only_rungs_are_trained():
 )
 def test_a_damaged_notebook_is_named(tmp_path, text, field):
     path = tmp_path / "a05.ipynb"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DamagedFile, match=f"{path} is not a notebook: .*{field}"):
         _ = Notebook(path).title

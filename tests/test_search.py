@@ -52,7 +52,7 @@ def test_a_topic_cannot_lead_elsewhere(topic):
 def test_a_candidate_that_stands_there_twice_runs_once_and_a_lost_end_of_line_costs_nothing(run, tmp_path):
     path = tmp_path / "t.jsonl"
     assert len(run(SMALL, SMALL)) == 1
-    path.write_text(path.read_text().rstrip())
+    path.write_text(path.read_text(encoding="utf-8").rstrip(), encoding="utf-8")
     assert len(run(SMALL, OTHER)) == 1
     assert len(load_trials(path)) == 2
 
@@ -66,7 +66,7 @@ def test_a_network_that_cannot_run_is_named_before_anything_runs(run, tmp_path):
 
 
 def test_a_damaged_line_is_named(run, tmp_path):
-    (tmp_path / "t.jsonl").write_text("\n{")
+    (tmp_path / "t.jsonl").write_text("\n{", encoding="utf-8")
     with pytest.raises(ValueError, match="t.jsonl, line 2 is not a trial: "):
         run(SMALL)
 

@@ -23,7 +23,7 @@ def folder(tmp_path):
             correct = draw.integers(9_800, 9_900, 6).tolist()
             lines.append(vars(Trial(settings, seed, size, correct, [0.1] * 6, 1800.0, "d")))
     lines.append(vars(Trial(BASE | {"rate": 9.0}, 0, 100, None, None, 1.0, "d")))
-    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return tmp_path
 
 

@@ -62,7 +62,7 @@ def run(checkout, tmp_path):
         request = json.dumps([setup_cell(), [str(folder) for folder in folders], on_colab])
         command = [sys.executable, "-c", RUN]
         return subprocess.run(
-            command, input=request, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+            command, input=request, env=environment, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120
         )
 
     return run
@@ -80,10 +80,10 @@ def test_colab_clones_once(run, tmp_path):
         assert found["utils"] == str(clone / "utils.py")
         assert found["model"] == str(clone / "model.py")
         assert (found["times"], found["first"]) == (1, True)
-        (clone / "mine.txt").write_text("kept")  # a second clone would fail or remove it
+        (clone / "mine.txt").write_text("kept", encoding="utf-8")  # a second clone would fail or remove it
     assert [path.name for path in tmp_path.iterdir()] == [clone.name]
     assert [path.parent for path in clone.rglob("model.py")] == [clone]
-    commits = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=clone, capture_output=True, text=True)
+    commits = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=clone, capture_output=True, encoding="utf-8")
     assert commits.stdout == "1\n"
 
 
@@ -99,5 +99,5 @@ def test_inside_the_project_nothing_changes(run, checkout):
     found = answer(run(checkout, checkout / "notebooks" / "a_eight_thousand", checkout))
     assert found["utils"] == str(checkout / "utils.py")
     assert (found["times"], found["cwd"]) == (1, str(checkout))
-    status = subprocess.run(["git", "status", "--porcelain"], cwd=checkout, capture_output=True, text=True)
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=checkout, capture_output=True, encoding="utf-8")
     assert (status.returncode, status.stdout) == (0, "")
