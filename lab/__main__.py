@@ -22,6 +22,7 @@ def main(arguments=None):
     run.add_argument("rungs", nargs="*", help="ids such as a05 a06; all by default")
     run.add_argument("--dataset", choices=SOURCES, default="auto", help="auto: mnist if it is here, else the sample")
     run.add_argument("--run-dir", default="runs")
+    run.add_argument("--seeds", type=at_least(1), help="execute every rung with seeds 0 to SEEDS - 1")
     run.add_argument("--jobs", **jobs, help="notebooks side by side, one thread each")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     run.set_defaults(command=run_command)
@@ -96,12 +97,17 @@ def at_least(least):
 
 def run_command(options):
     from lab.files import require_writable
-    from lab.notebooks import format_table, mnist_folder, run_all, write_index
+    from lab.notebooks import mnist_folder, run_all, write_index
+    from lab.outcomes import format_seeds, format_table
 
     parameters = {name: _literal(value) for name, value in options.parameters}
     check_values(parameters)
     if "run_dir" in parameters:
         raise ValueError(f"parameter run_dir={parameters['run_dir']!r} is set by --run-dir")
+    if options.seeds and "seed" in parameters:
+        raise ValueError(
+            f"--seeds {options.seeds} and -p seed {parameters['seed']} exclude each other: give one of them"
+        )
     notebooks = find_notebooks(options.rungs)
     require_writable(options.run_dir)
     folder = mnist_folder()
@@ -121,8 +127,11 @@ def run_command(options):
     if dataset == "mnist" and not folder:
         _download_once()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch that is told to end takes its kernels along
-    outcomes = run_all(notebooks, options.run_dir, parameters | {"dataset": dataset}, options.jobs)
+    parameters |= {"dataset": dataset}
+    outcomes = run_all(notebooks, options.run_dir, parameters, options.jobs, seeds=options.seeds)
     print(format_table(outcomes))
+    if options.seeds:
+        print(format_seeds(notebooks, outcomes))
     write_index(outcomes, options.run_dir, note)
     print(f"\nPages: {options.run_dir}/index.html")
     return int(any(outcome.error for outcome in outcomes))

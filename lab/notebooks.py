@@ -3,12 +3,12 @@
 import contextlib
 import html
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -17,6 +17,7 @@ from nbformat.reader import NotJSONError
 
 from lab.data import MNIST_SHA256, ROOT, find_file, mnist_root
 from lab.files import write_atomically
+from lab.outcomes import Outcome, format_outcome
 from lab.results import RunRecord
 from lab.rungs import Rung
 from lab.schema import DamagedFile
@@ -33,35 +34,36 @@ class NotRun(RuntimeError):
     """A notebook did not run to its end, whatever its exit code says."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How the execution of one notebook ended; accuracy is the final one, None where nothing was trained."""
-
-    id: str
-    seconds: float
-    accuracy: float | None
-    path: Path
-    error: str | None
-
-
 def mnist_folder():
     """The folder that holds MNIST/raw, if all four files are there, packed or not; else None."""
     folder = mnist_root().resolve()
     return folder if all(find_file(folder, name) for name in MNIST_SHA256) else None
 
 
-def run_all(notebooks, run_dir, parameters, jobs):
-    """Execute notebooks side by side, one line per start and end; return their outcomes, largest network first."""
+def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
+    """Execute notebooks side by side, one line per start and end; return their outcomes, largest network first.
 
-    def run(notebook):
-        chosen, note = quick_parameters(notebook, parameters)
-        print(f"{notebook.id}  started{note}", flush=True)
+    Args:
+        run_dir, parameters: as for `run_one`.
+        jobs: executions at a time.
+        seeds: of every notebook that has a seed; None leaves it to the parameters.
+    """
+
+    def run(notebook, chosen):
+        chosen, note = quick_parameters(notebook, chosen)
+        seed = f" seed {chosen['seed']}" if "seed" in chosen else ""
+        print(f"{notebook.id}{seed}  started{note}", flush=True)
         outcome = run_one(notebook, run_dir, chosen)
         print(format_outcome(outcome), flush=True)
         return outcome
 
+    wanted = [
+        (notebook, parameters | chosen)
+        for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))
+        for chosen in _choices(notebook, seeds)
+    ]
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(run, notebook) for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))]
+        runs = [pool.submit(run, notebook, chosen) for notebook, chosen in wanted]
         try:
             return [each.result() for each in runs]
         except BaseException:  # interrupted: leave nothing behind that goes on writing
@@ -71,6 +73,12 @@ def run_all(notebooks, run_dir, parameters, jobs):
                     _end_session(process)
                 time.sleep(0.1)
             raise
+
+
+def _choices(notebook, seeds):
+    """The parameters by which the executions of one notebook differ; what trains nothing is executed once."""
+    trains = isinstance(notebook, Rung) and seeds is not None
+    return [{"seed": seed} for seed in range(seeds)] if trains else [{}]
 
 
 def _cost(notebook):
@@ -98,7 +106,7 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
 
     Returns: Outcome; failures are in it, not raised.
     """
-    started, error, accuracy = time.time(), None, None
+    started, error, record = time.monotonic(), None, None
     output = Path(run_dir) / notebook.id / f"seed{parameters.get('seed', 0)}.ipynb"
     try:
         defaults = notebook.defaults()
@@ -106,11 +114,12 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
         parameters = {name: value for name, value in parameters.items() if name in defaults}
         seed = parameters.get("seed", defaults.get("seed", 0))
         output = output.with_name(f"seed{seed}.ipynb")
-        record = output.with_suffix(".json")
         output.parent.mkdir(parents=True, exist_ok=True)
+        before = find_records(run_dir, notebook.id, seed)
         execute(notebook.path, output, parameters, limit_seconds)
         if isinstance(notebook, Rung):
-            accuracy = check_record(record, notebook.id, started, parameters).final
+            written = find_records(run_dir, notebook.id, seed).items() - before.items()
+            record = choose_record(notebook.id, sorted(path for path, _ in written), parameters)
     except (NotRun, OSError, ValueError) as failure:
         error = str(failure)
     try:
@@ -118,7 +127,8 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
             render_page(output)
     except (OSError, NotJSONError) as failure:
         error = error or str(failure)
-    return Outcome(notebook.id, time.time() - started, accuracy, output, error)
+    accuracy = record and record.final
+    return Outcome(notebook.id, time.monotonic() - started, accuracy, output, error, record)
 
 
 def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
@@ -189,13 +199,39 @@ def check_executed(path):
             raise NotRun(_first_error(path))
 
 
-def check_record(path, rung_id, started, parameters):
-    """The finished run record that an execution begun at `started` has written; NotRun if there is none.
+def find_records(run_dir, rung_id, seed):
+    """Where a rung may have left the record of a seed, and which version of the file it is: no clock is asked.
 
-    It has to be of what was asked for: another run that is still alive may write to the same place.
+    Besides `<run_dir>/<rung>` that is "<rung>-own", where recipes go that are not the published one.
+
+    Returns: dictionary by path; a file that is written again has another number, time or size.
     """
-    if not path.exists() or path.stat().st_mtime < started - 1:
-        raise NotRun(f"{rung_id} wrote no run record to {path}")
+    folders = (
+        folder for folder in Path(run_dir).glob("*") if re.fullmatch(rf"{re.escape(rung_id)}(-.*)?", folder.name)
+    )
+    paths = (folder / f"seed{seed}.json" for folder in folders)
+    states = {path: path.stat() for path in paths if path.is_file()}
+    return {path: (state.st_ino, state.st_mtime_ns, state.st_size) for path, state in states.items()}
+
+
+def choose_record(rung_id, written, parameters):
+    """The record of an execution among those that appeared meanwhile; NotRun if none of them is."""
+    if not written:
+        raise NotRun(f"{rung_id} wrote no run record: does its recipe say rung = {rung_id!r}, and does it call fit?")
+    problems = []
+    for path in written:
+        try:
+            return check_record(path, parameters)
+        except NotRun as problem:
+            problems.append(problem)
+    raise problems[0]
+
+
+def check_record(path, parameters):
+    """The run record in a file; NotRun unless it is of a finished run with the parameters that were asked for.
+
+    Another run that is still alive may write to the same place.
+    """
     try:
         record = RunRecord.read(path)
     except DamagedFile as error:
@@ -207,25 +243,6 @@ def check_record(path, rung_id, started, parameters):
         if written[name] != parameters[name]:
             raise NotRun(f"{path} is of {name}={written[name]}, not {parameters[name]}: another run wrote it")
     return record
-
-
-def format_outcome(outcome):
-    accuracy = "" if outcome.accuracy is None else f"{outcome.accuracy:.2%}"
-    ending = f"FAILED  {outcome.error}" if outcome.error else str(_short(outcome.path))
-    return f"{outcome.id}  ended  {outcome.seconds:6.0f} s  {accuracy:>7}  {ending}"
-
-
-def _short(path):
-    path = path.resolve()
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def format_table(outcomes):
-    lines = ["", "rung             seconds  accuracy  result"]
-    for outcome in outcomes:
-        accuracy = "–" if outcome.accuracy is None else f"{outcome.accuracy:.2%}"
-        lines.append(f"{outcome.id:15}  {outcome.seconds:7.0f}  {accuracy:>8}  {'FAILED' if outcome.error else 'ok'}")
-    return "\n".join(lines)
 
 
 def render_page(path):

@@ -23,13 +23,18 @@ FACTS = json.loads((ROOT / "tests" / "facts.json").read_text(encoding="utf-8"))
 WRONG = ["epochs 0", "epochs abc", "seed -1", "dataset cifar", "device tpu", "threads -1", "train_limit no", "sed 3"]
 
 
+every = []  # pairs of id and seed, in the order of execution
+
+
 @pytest.fixture
 def executed(monkeypatch, tmp_path):
     """Ids and parameters of what would have been executed; a06 fails."""
     calls = {}
+    every.clear()
 
     def run_one(notebook, run_dir, parameters):
         calls[notebook.id] = parameters
+        every.append((notebook.id, parameters.get("seed")))
         error = "RuntimeError: <boom>" if notebook.id == "a06" else None
         return Outcome(notebook.id, 1.0, None if error else 0.9941, tmp_path / notebook.id / "seed0.ipynb", error)
 
@@ -97,7 +102,9 @@ def test_a_folder_for_results_is_chosen_in_one_place_only(executed, tmp_path):
     assert executed == {}
 
 
-@pytest.mark.parametrize("command", ["run --jobs 0", "search t --jobs no", "search t --seeds 0", "plan --seeds -1"])
+@pytest.mark.parametrize(
+    "command", ["run --jobs 0", "search t --jobs no", "search t --seeds 0", "plan --seeds -1", "run --seeds 0"]
+)
 def test_impossible_counts_are_named(command, capsys):
     with pytest.raises(SystemExit):
         main(command.split())
@@ -162,6 +169,28 @@ def test_parameters_reach_the_notebooks(executed, tmp_path):
     assert run(tmp_path, "a05", "a07", "--dataset", "sample", "-p", "epochs", "2", "-p", "device", "cpu") == 0
     expected = {"epochs": 2, "device": "cpu", "dataset": "sample"}
     assert executed == {"a05": expected, "a07": expected}
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(1, [0]), (3, [0, 1, 2])])
+def test_several_seeds_of_what_trains_and_the_rest_once(seeds, expected, executed, tmp_path):
+    assert run(tmp_path, "a05", "00", "--dataset", "sample", "--seeds", str(seeds)) == 0
+    assert every == [*(("a05", seed) for seed in expected), ("00", None)]
+    run(tmp_path, "a05", "--dataset", "sample")
+    assert every[-1] == ("a05", None)
+
+
+def test_several_seeds_and_one_of_them_exclude_each_other(executed, tmp_path):
+    with pytest.raises(SystemExit, match="--seeds 3 and -p seed 1 exclude each other"):
+        run(tmp_path, "a05", "--seeds", "3", "-p", "seed", "1")
+    assert executed == {}
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(("arguments", "seeds"), [((), None), (("SEEDS=3",), 3)])
+def test_make_takes_seeds(arguments, seeds):
+    shown = subprocess.run(["make", "-n", "run", "all", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+    assert (f"--seeds {seeds}" in shown.decode()) == (seeds is not None)
+    assert f"seeds={seeds or 5} " in shown.decode()
 
 
 def test_exit_status_tells_of_one_failure(executed, tmp_path, capsys):

@@ -12,7 +12,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from lab import notebooks
 from lab.data import ROOT
+from lab.files import write_atomically
 from lab.notebooks import NotRun, check_executed, check_record, execute, run_one
 from lab.recipe import without_held_out
 from lab.results import RunRecord
@@ -231,23 +233,51 @@ def make_record(**changes):
     return RunRecord(**values | changes)
 
 
-def test_only_a_finished_record_of_this_execution_counts(tmp_path):
-    path, started = tmp_path / "seed0.json", time.time()
-    with pytest.raises(NotRun, match="a07 wrote no run record to .*seed0.json"):
-        check_record(path, "a07", started, {})
+def test_only_a_finished_record_of_what_was_asked_for_counts(tmp_path):
+    path = tmp_path / "seed0.json"
     path.write_text(make_record().to_json(), encoding="utf-8")
-    assert check_record(path, "a07", started, {}) == make_record()
-    with pytest.raises(NotRun, match="wrote no run record"):
-        check_record(path, "a07", started + 60, {})  # it was there before
-    assert check_record(path, "a07", started, {"seed": 0, "epochs": 1, "dataset": "sample", "threads": 3}).seed == 0
+    assert check_record(path, {}) == make_record()
+    assert check_record(path, {"seed": 0, "epochs": 1, "dataset": "sample", "threads": 3}).seed == 0
     for name, value in {"seed": 1, "epochs": 2, "dataset": "mnist"}.items():
         with pytest.raises(NotRun, match=f"is of {name}=.*, not {value}: another run wrote it"):
-            check_record(path, "a07", started, {name: value})
+            check_record(path, {name: value})
     for content in (make_record(clean_train_correct=None), make_record(epochs=[])):
         path.write_text(content.to_json(), encoding="utf-8")
         with pytest.raises(NotRun, match="unfinished"):
-            check_record(path, "a07", started, {})
+            check_record(path, {})
     for text in ("", "{}", "{"):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(NotRun, match="not a run record"):
-            check_record(path, "a07", started, {})
+            check_record(path, {})
+
+
+HOURS = 3600
+
+
+@pytest.mark.parametrize("clock", [-5 * HOURS, 0, 5 * HOURS], ids=["slow", "right", "fast"])
+@pytest.mark.parametrize("folder", ["a07", "a07-own"])
+@pytest.mark.parametrize("before", [None, "same", "older"])
+def test_the_record_of_an_execution_is_the_one_that_appeared_meanwhile(tmp_path, monkeypatch, clock, folder, before):
+    """Whatever the clock of the machine says against that of the file system."""
+    real, path = time.time, tmp_path / folder / "seed0.json"
+    monkeypatch.setattr(time, "time", lambda: real() + clock)
+    bystander = tmp_path / "a07_small" / "seed0.json"
+    for other in (tmp_path / "a07" / "seed1.json", bystander):
+        write_atomically(other, make_record(seed=1).to_json())
+    if before:
+        write_atomically(path, make_record().to_json())
+        if before == "older":
+            os.utime(path, (0, 0))
+
+    def execute(*_):
+        write_atomically(bystander, make_record().to_json())  # of an ablation
+        if written:
+            write_atomically(path, make_record().to_json())
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    written = True
+    assert run_one(FINAL, tmp_path, {}).record == make_record()
+    written = False
+    outcome = run_one(FINAL, tmp_path, {})
+    assert (outcome.record, outcome.accuracy) == (None, None)
+    assert outcome.error.startswith("a07 wrote no run record")
