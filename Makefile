@@ -37,6 +37,7 @@ lint: install  ## formatting and lint, notebooks included
 all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake
 	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --nolock --rerun-incomplete --rerun-triggers mtime input \
 		--config python="$(abspath $(BIN)/python)" seeds=$(or $(SEEDS),5) rungs="$(RUNGS)"
+	$(LAB) index
 
 $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(PYTHON) -m venv $(VENV)-batch

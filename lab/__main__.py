@@ -21,7 +21,7 @@ def main(arguments=None):
     run = commands.add_parser("run", help="execute notebooks headlessly; results go to --run-dir")
     run.add_argument("rungs", nargs="*", help="ids such as a05 a06; all by default")
     run.add_argument("--dataset", choices=SOURCES, default="auto", help="auto: mnist if it is here, else the sample")
-    run.add_argument("--run-dir", default="runs")
+    run.add_argument("--run-dir", default="runs", type=os.path.expanduser)
     run.add_argument("--seeds", type=at_least(1), help="execute every rung with seeds 0 to SEEDS - 1")
     run.add_argument("--jobs", **jobs, help="notebooks side by side, one thread each")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
@@ -39,8 +39,12 @@ def main(arguments=None):
 
     results = commands.add_parser("results", help="merge run records into results/")
     results.add_argument("rungs", nargs="*")
-    results.add_argument("--run-dir", default="runs")
+    results.add_argument("--run-dir", default="runs", type=os.path.expanduser)
     results.set_defaults(command=results_command)
+
+    index = commands.add_parser("index", help="write index.html of all that lies in a folder of runs")
+    index.add_argument("--run-dir", default="runs", type=os.path.expanduser)
+    index.set_defaults(command=index_command)
 
     weights = commands.add_parser("weights", help="keep the trained weights of seed 0 in results/weights/")
     weights.add_argument("rungs", nargs="+")
@@ -97,7 +101,8 @@ def at_least(least):
 
 def run_command(options):
     from lab.files import require_writable
-    from lab.notebooks import mnist_folder, run_all, write_index
+    from lab.index import write_index
+    from lab.notebooks import mnist_folder, run_all
     from lab.outcomes import format_seeds, format_table
 
     parameters = {name: _literal(value) for name, value in options.parameters}
@@ -128,12 +133,14 @@ def run_command(options):
         _download_once()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch that is told to end takes its kernels along
     parameters |= {"dataset": dataset}
-    outcomes = run_all(notebooks, options.run_dir, parameters, options.jobs, seeds=options.seeds)
+    try:
+        outcomes = run_all(notebooks, options.run_dir, parameters, options.jobs, seeds=options.seeds)
+    finally:  # also when interrupted
+        index = write_index(options.run_dir)
     print(format_table(outcomes))
     if options.seeds:
         print(format_seeds(notebooks, outcomes))
-    write_index(outcomes, options.run_dir, note)
-    print(f"\nPages: {options.run_dir}/index.html")
+    print(f"\nPages: {index}")
     return int(any(outcome.error for outcome in outcomes))
 
 
@@ -188,6 +195,12 @@ def results_command(options):
             for seed, reason in left_out.items():
                 print(f"{name}  seed {seed} is left out: {reason}")
     return int(refused > 0)
+
+
+def index_command(options):
+    from lab.index import write_index
+
+    print(write_index(options.run_dir))
 
 
 def weights_command(options):

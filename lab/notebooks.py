@@ -1,7 +1,6 @@
 """Executing notebooks headlessly, making sure that they really ran, and what is written afterwards."""
 
 import contextlib
-import html
 import os
 import re
 import signal
@@ -12,18 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
-from nbconvert import HTMLExporter
 from nbformat.reader import NotJSONError
 
 from lab.data import MNIST_SHA256, ROOT, find_file, mnist_root
 from lab.files import write_atomically
 from lab.outcomes import Outcome, format_outcome
+from lab.pages import render_page
 from lab.results import RunRecord
 from lab.rungs import Rung
 from lab.schema import DamagedFile
 
 LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
 QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above so many parameters
+FAILED = ".failed"  # ending of a file that says in words why an execution failed
 RUNNING = set()  # processes of papermill
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
@@ -101,7 +101,7 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
     """Execute one notebook with papermill in a process of its own, check it, and render it to HTML.
 
     Args:
-        run_dir: executed notebook, page and record go to `<run_dir>/<id>/seed<k>.*`.
+        run_dir: executed notebook, page, record, and the reason of a failure go to `<run_dir>/<id>/seed<k>.*`.
         parameters: values that differ from the notebook's defaults.
 
     Returns: Outcome; failures are in it, not raised.
@@ -127,8 +127,18 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
             render_page(output)
     except (OSError, NotJSONError) as failure:
         error = error or str(failure)
+    _keep_reason(output.with_suffix(FAILED), error)
     accuracy = record and record.final
     return Outcome(notebook.id, time.monotonic() - started, accuracy, output, error, record)
+
+
+def _keep_reason(path, error):
+    """Leave word beside the executed notebook, for the index; a full disk has been reported already."""
+    with contextlib.suppress(OSError):
+        if error:
+            write_atomically(path, error)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
@@ -243,28 +253,6 @@ def check_record(path, parameters):
         if written[name] != parameters[name]:
             raise NotRun(f"{path} is of {name}={written[name]}, not {parameters[name]}: another run wrote it")
     return record
-
-
-def render_page(path):
-    """Render an executed notebook to HTML beside it."""
-    page, _ = HTMLExporter().from_filename(str(path))
-    write_atomically(path.with_suffix(".html"), page)
-
-
-def write_index(outcomes, run_dir, note):
-    """Write `index.html`, which links every page of a batch."""
-    rows = "\n".join(
-        f'<tr><td><a href="{o.path.parent.name}/{o.path.stem}.html">{o.id}</a></td><td>{o.seconds:.0f} s</td>'
-        f"<td>{'' if o.accuracy is None else f'{o.accuracy:.2%}'}</td><td>{html.escape(o.error or 'ok')}</td></tr>"
-        for o in outcomes
-    )
-    page = (
-        '<!doctype html><meta charset="utf-8"><title>Executed notebooks</title>'
-        "<style>body{font-family:sans-serif;margin:2em}td,th{padding:.2em 1em;text-align:left}</style>"
-        f"<h1>Executed notebooks</h1><p>{html.escape(note)}</p>"
-        f"<table><tr><th>notebook</th><th>time</th><th>final test accuracy</th><th></th></tr>\n{rows}\n</table>\n"
-    )
-    write_atomically(Path(run_dir) / "index.html", page)
 
 
 def publish(notebook):
