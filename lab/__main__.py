@@ -65,7 +65,8 @@ def main(arguments=None):
     search = commands.add_parser(
         "search", help="try networks on held-out training images; candidates, JSON lines, on stdin"
     )
-    search.add_argument("topic", help="names results/search/<topic>.jsonl")
+    search.add_argument("topic", help="names runs/search/<topic>.jsonl; what results/search/ has is not tried again")
+    search.add_argument("--publish", action="store_true", help="write to results/search/, among the published trials")
     search.add_argument("--seeds", type=at_least(1), default=1, help="of every candidate")
     search.add_argument("--jobs", **jobs, help="runs side by side, one thread each")
     search.set_defaults(command=search_command)
@@ -245,12 +246,25 @@ def publish_command(options):
 
 
 def search_command(options):
-    from lab.search import read_json_lines, search
+    from lab.search import OWN, SEARCH, find_trials, name_of, read_json_lines, search
+    from lab.search_front import format_candidates
 
+    folder = SEARCH if options.publish else OWN
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
-    for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs):
-        outcome = f"{100 * trial.last5:.2f} %, {trial.loss[-1]:.4f} nats" if trial.correct else "diverged"
-        print(f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}", flush=True)
+    names = {name_of(settings) for settings in candidates}
+    for trial in find_trials(options.topic, folder):
+        if trial.name in names and trial.seed < options.seeds:
+            print(f"already there  {_describe(trial)}", flush=True)
+    for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs, folder=folder):
+        print(_describe(trial), flush=True)
+    trials = [trial for trial in find_trials(options.topic, folder) if trial.seed < options.seeds]
+    print(f"\n{format_candidates(candidates, trials)}")
+
+
+def _describe(trial):
+    loss = f", {trial.loss[-1]:.4f} nats" if trial.loss else ""
+    outcome = f"{100 * trial.last5:.2f} %{loss}" if trial.correct else "diverged"
+    return f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}"
 
 
 def screen_command(options):
