@@ -34,7 +34,11 @@ FOLDER, REPOSITORY, VERSION = "{folder}", "{repository}", "{version}"
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / FOLDER]
 root = next((place for place in places if (place / "model.py").exists() and (place / "lab").is_dir()), None)
 if root is None and "google.colab" in sys.modules:
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", VERSION, REPOSITORY, FOLDER], check=True)
+    clone = f"git -c advice.detachedHead=false clone --quiet --depth 1 --branch {{VERSION}} {{REPOSITORY}} {{FOLDER}}"
+    failed, said = subprocess.getstatusoutput(f"GIT_TERMINAL_PROMPT=0 {{clone}}")
+    if failed:
+        reason = next((line for line in said.splitlines() if "fatal" in line), said)
+        sys.exit(f"{{VERSION}} of {{REPOSITORY}}: {{reason}}. Check network, address and tag; a fork: see README")
     root = Path.cwd() / FOLDER
 if root is None:
     raise FileNotFoundError(f"model.py is not above {{Path.cwd()}}. Get the project: git clone {{REPOSITORY}}")
