@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lab.execution import NotRun, check_executed
 from lab.files import write_atomically
-from lab.notebooks import FAILED, NotRun, check_executed
+from lab.notebooks import FAILED
 from lab.outcomes import measured_over, percent
 from lab.pages import mend_links
 from lab.results import LAST, RunRecord

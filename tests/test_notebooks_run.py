@@ -14,8 +14,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from lab import notebooks
 from lab.data import ROOT
+from lab.execution import NotRun, check_executed, execute
 from lab.files import write_atomically
-from lab.notebooks import NotRun, check_executed, check_record, execute, run_one
+from lab.notebooks import check_record, run_one
 from lab.recipe import without_held_out
 from lab.results import RunRecord
 from lab.rungs import Notebook, Rung, find_notebooks, find_rungs

@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lab.data import ROOT
-from lab.notebooks import NotRun, execute
+from lab.execution import NotRun, execute
 from lab.render import project, setup_cell
 
 PARTS = ("model.py", "utils.py", "pyproject.toml", "lab", "results", "notebooks")
