@@ -1,15 +1,16 @@
-# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS.
+# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5).
 PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= auto
 RUNGS ?=
 JOBS ?= 2
-SEEDS ?= 5
+SEEDS ?=
 
 BIN := $(VENV)/bin
 LAB := $(BIN)/python -m lab
 PIN := pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make pins'
 export OMP_NUM_THREADS ?= 1
+export PYTHONUTF8 := 1
 
 .PHONY: help install run test lint all bench results render publish lowest pins audit
 
@@ -23,11 +24,11 @@ $(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
-run: install  ## execute the notebooks into runs/ (DATASET=mnist: the published run; RUNGS="a05 a06": only these)
-	$(LAB) run --dataset $(DATASET) --jobs $(JOBS) $(RUNGS)
+run: install  ## execute the notebooks into runs/ (DATASET=mnist: the published run; RUNGS="a05 a06": only these; SEEDS=3)
+	$(LAB) run --dataset $(DATASET) --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(RUNGS)
 
 test: install $(VENV)-batch/installed lint  ## lint and all tests, every notebook executed in small
-	SNAKEMAKE=$(abspath $(VENV)-batch/bin/snakemake) $(BIN)/python -m pytest -n $(JOBS)
+	SNAKEMAKE="$(abspath $(VENV)-batch/bin/snakemake)" $(BIN)/python -m pytest -n $(JOBS)
 
 lint: install  ## formatting and lint, notebooks included
 	$(BIN)/ruff format --check .
@@ -35,7 +36,8 @@ lint: install  ## formatting and lint, notebooks included
 
 all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake
 	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --nolock --rerun-incomplete --rerun-triggers mtime input \
-		--config python=$(abspath $(BIN)/python) seeds=$(SEEDS) rungs="$(RUNGS)"
+		--config python="$(abspath $(BIN)/python)" seeds=$(or $(SEEDS),5) rungs="$(RUNGS)"
+	$(LAB) index
 
 $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(PYTHON) -m venv $(VENV)-batch

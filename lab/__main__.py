@@ -1,13 +1,13 @@
 """The command line: `python -m lab COMMAND --help`."""
 
 import argparse
+import io
 import json
 import os
-import signal
 import sys
+import warnings
 
 from lab.data import SOURCES
-from lab.parameters import check_values
 from lab.rungs import find_notebooks, find_rungs
 
 
@@ -19,7 +19,8 @@ def main(arguments=None):
     run = commands.add_parser("run", help="execute notebooks headlessly; results go to --run-dir")
     run.add_argument("rungs", nargs="*", help="ids such as a05 a06; all by default")
     run.add_argument("--dataset", choices=SOURCES, default="auto", help="auto: mnist if it is here, else the sample")
-    run.add_argument("--run-dir", default="runs")
+    run.add_argument("--run-dir", default="runs", type=os.path.expanduser)
+    run.add_argument("--seeds", type=at_least(1), help="execute every rung with seeds 0 to SEEDS - 1")
     run.add_argument("--jobs", **jobs, help="notebooks side by side, one thread each")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     run.set_defaults(command=run_command)
@@ -36,8 +37,12 @@ def main(arguments=None):
 
     results = commands.add_parser("results", help="merge run records into results/")
     results.add_argument("rungs", nargs="*")
-    results.add_argument("--run-dir", default="runs")
+    results.add_argument("--run-dir", default="runs", type=os.path.expanduser)
     results.set_defaults(command=results_command)
+
+    index = commands.add_parser("index", help="write index.html of all that lies in a folder of runs")
+    index.add_argument("--run-dir", default="runs", type=os.path.expanduser)
+    index.set_defaults(command=index_command)
 
     weights = commands.add_parser("weights", help="keep the trained weights of seed 0 in results/weights/")
     weights.add_argument("rungs", nargs="+")
@@ -58,7 +63,8 @@ def main(arguments=None):
     search = commands.add_parser(
         "search", help="try networks on held-out training images; candidates, JSON lines, on stdin"
     )
-    search.add_argument("topic", help="names results/search/<topic>.jsonl")
+    search.add_argument("topic", help="names runs/search/<topic>.jsonl; what results/search/ has is not tried again")
+    search.add_argument("--publish", action="store_true", help="write to results/search/, among the published trials")
     search.add_argument("--seeds", type=at_least(1), default=1, help="of every candidate")
     search.add_argument("--jobs", **jobs, help="runs side by side, one thread each")
     search.set_defaults(command=search_command)
@@ -93,52 +99,9 @@ def at_least(least):
 
 
 def run_command(options):
-    from lab.files import require_writable
-    from lab.notebooks import format_table, mnist_folder, run_all, write_index
+    from lab.run import run
 
-    parameters = {name: _literal(value) for name, value in options.parameters}
-    check_values(parameters)
-    if "run_dir" in parameters:
-        raise ValueError(f"parameter run_dir={parameters['run_dir']!r} is set by --run-dir")
-    notebooks = find_notebooks(options.rungs)
-    require_writable(options.run_dir)
-    folder = mnist_folder()
-    dataset = parameters.pop("dataset", options.dataset)
-    if dataset == "auto":
-        dataset = "mnist" if folder else "sample"
-    if folder:
-        os.environ["MNIST_ROOT"] = str(folder)
-    elif "MNIST_ROOT" in os.environ:
-        print(f"MNIST_ROOT={os.environ['MNIST_ROOT']} does not hold the four files in MNIST/raw", flush=True)
-    note = {
-        "sample": "Data: the bundled sample of 5,000 real MNIST digits, a quick look whose accuracies cannot be "
-        "compared with those of the full set. The published runs: make run DATASET=mnist",
-        "mnist": "Data: the full MNIST. The rungs below 50,000 parameters take minutes each, the largest hours.",
-    }[dataset]
-    print(note, flush=True)
-    if dataset == "mnist" and not folder:
-        _download_once()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch that is told to end takes its kernels along
-    outcomes = run_all(notebooks, options.run_dir, parameters | {"dataset": dataset}, options.jobs)
-    print(format_table(outcomes))
-    write_index(outcomes, options.run_dir, note)
-    print(f"\nPages: {options.run_dir}/index.html")
-    return int(any(outcome.error for outcome in outcomes))
-
-
-def _literal(value):
-    """An integer if it reads as one, else the text itself."""
-    try:
-        return int(value)
-    except ValueError:
-        return value
-
-
-def _download_once():
-    """Before several notebooks would fetch the same files at the same time."""
-    from lab.data import load_digits
-
-    load_digits("mnist")
+    return run(options)
 
 
 def steps_command(options):
@@ -177,6 +140,12 @@ def results_command(options):
             for seed, reason in left_out.items():
                 print(f"{name}  seed {seed} is left out: {reason}")
     return int(refused > 0)
+
+
+def index_command(options):
+    from lab.index import write_index
+
+    print(write_index(options.run_dir))
 
 
 def weights_command(options):
@@ -221,12 +190,25 @@ def publish_command(options):
 
 
 def search_command(options):
-    from lab.search import read_json_lines, search
+    from lab.search import OWN, SEARCH, find_trials, name_of, read_json_lines, search
+    from lab.search_front import format_candidates
 
+    folder = SEARCH if options.publish else OWN
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
-    for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs):
-        outcome = f"{100 * trial.last5:.2f} %, {trial.loss[-1]:.4f} nats" if trial.correct else "diverged"
-        print(f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}", flush=True)
+    names = {name_of(settings) for settings in candidates}
+    for trial in find_trials(options.topic, folder):
+        if trial.name in names and trial.seed < options.seeds:
+            print(f"already there  {_describe(trial)}", flush=True)
+    for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs, folder=folder):
+        print(_describe(trial), flush=True)
+    trials = [trial for trial in find_trials(options.topic, folder) if trial.seed < options.seeds]
+    print(f"\n{format_candidates(candidates, trials)}")
+
+
+def _describe(trial):
+    loss = f", {trial.loss[-1]:.4f} nats" if trial.loss else ""
+    outcome = f"{100 * trial.last5:.2f} %{loss}" if trial.correct else "diverged"
+    return f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}"
 
 
 def screen_command(options):
@@ -243,5 +225,17 @@ def bench_command(options):
     main()
 
 
+def speak_utf8():
+    """Text comes and goes as UTF-8, whatever the locale; bytes in names of files that are none stay what they are.
+
+    A warning is one line: where in the code it arose helps nobody who called a command.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(main())

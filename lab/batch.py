@@ -5,7 +5,7 @@ import json
 
 from lab.data import ROOT
 from lab.fitting import recipe_digest
-from lab.results import load_records, why_refused
+from lab.results import folder_of, load_records, why_refused
 
 MINUTES = {50_000: 60, 1_000_000: 240}  # wall-clock limit of one run by parameters below; larger ones get the last
 LARGEST_MINUTES = 600
@@ -19,15 +19,21 @@ def plan(rungs, seeds, seeds_of_large):
         seeds: seeds 0 to seeds - 1 for every rung below 50,000 parameters.
         seeds_of_large: the same for the others.
 
-    Returns: dictionary; `rungs` gives notebook, key and minutes by id; `missing` lists pairs of id and seed without a
-        valid published record of the rung and of all its ablations.
+    Returns: dictionary; `rungs` gives notebook, key, minutes and the folder of records by id; `missing` lists pairs of
+        id and seed without a valid published record of the rung and of all its ablations.
     """
     described, missing = {}, []
     for rung in rungs:
         size = rung.recipe.parameters
         minutes = next((limit for below, limit in MINUTES.items() if size < below), LARGEST_MINUTES)
         path = rung.path.relative_to(ROOT).as_posix()
-        described[rung.id] = {"notebook": path, "key": key(rung), "minutes": minutes * len(rung.recipes)}
+        folder = folder_of(rung.id, rung.recipe.as_dict())
+        described[rung.id] = {
+            "notebook": path,
+            "key": key(rung),
+            "minutes": minutes * len(rung.recipes),
+            "folder": folder,
+        }
         wanted = range(seeds if size < min(MINUTES) else seeds_of_large)
         done = set.intersection(*(_published(name, recipe) for name, recipe in rung.recipes.items()))
         missing += [(rung.id, seed) for seed in wanted if seed not in done]

@@ -144,7 +144,8 @@ def _run(contestant, *arguments, processes=1, threads):
     """Images per second of `processes` processes together, each on so many threads."""
     command = [sys.executable, "-m", "lab.bench", contestant, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    pipe = {"stdout": subprocess.PIPE, "encoding": "utf-8"}
+    started = [subprocess.Popen(command, env=environment, **pipe) for _ in range(processes)]
     return sum(float(process.communicate()[0]) for process in started)
 
 

@@ -1,6 +1,7 @@
 """MNIST as two pairs of tensors in memory, checked against the digests of the real files."""
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import io
@@ -41,6 +42,7 @@ MNIST_PIXELS_SHA256 = (
 )
 IMAGE_HEADER_BYTES, LABEL_HEADER_BYTES = 16, 8
 
+REMEDY = "Delete it, so that it is downloaded again, or restore it from a good copy."
 SAMPLE_WARNING = (
     "MNIST is neither on this machine nor reachable: training on the bundled sample, 4,000 real MNIST digits, "
     "and testing on 1,000 more. Its accuracies cannot be compared with those of the full data set."
@@ -125,10 +127,10 @@ def load_digits(source="auto", root=None, *, train_limit=0):
     if source == "sample":
         digits = _load_sample()
     else:
-        folder = Path(root or os.environ.get("MNIST_ROOT") or ROOT / "data")
+        folder = mnist_root(root)
         try:
             _fetch_mnist(folder)
-            digits = _load_mnist(folder / "MNIST" / "raw")
+            digits = _load_mnist(folder)
         except MissingData as error:
             if source == "mnist":
                 raise
@@ -136,6 +138,17 @@ def load_digits(source="auto", root=None, *, train_limit=0):
             digits = _load_sample()
     check("load_digits:", values, {"train_limit": whole(0, len(digits.train))})
     return Digits(digits.name, digits.sha256, digits.train.first(train_limit or len(digits.train)), digits.test)
+
+
+def mnist_root(root=None):
+    """The folder that holds MNIST/raw, or will: the argument, else MNIST_ROOT, else data/; "~" is the home folder."""
+    return Path(os.path.expanduser(root or os.environ.get("MNIST_ROOT") or ROOT / "data"))
+
+
+def find_file(folder, name):
+    """One of the four files, or the packed one that a download left without it; None if neither is there."""
+    path = folder / "MNIST" / "raw" / name
+    return next((found for found in (path, path.with_name(f"{name}.gz")) if found.is_file()), None)
 
 
 class MissingData(DataError):
@@ -148,7 +161,7 @@ def _fetch_mnist(folder):
     So a download that breaks off leaves nothing half, several at once do not meet, and files that are there stay.
     """
     raw = folder / "MNIST" / "raw"
-    missing = [name for name in MNIST_SHA256 if not (raw / name).is_file()]
+    missing = [name for name in MNIST_SHA256 if not find_file(folder, name)]
     if not missing:
         return
     from torchvision.datasets import MNIST  # slow to import, and only a download needs it
@@ -171,16 +184,17 @@ def _fetch_mnist(folder):
         ) from error
 
 
-def _load_mnist(raw):
-    """Read the four raw files after checking their digests."""
+def _load_mnist(folder):
+    """Read the four files after checking the digests of what is in them."""
     arrays = {}
     for name, expected in MNIST_SHA256.items():
-        content = (raw / name).read_bytes()
+        path = find_file(folder, name)
+        content = _unpack(path) if path.suffix == ".gz" else path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
             raise DataError(
-                f"{raw / name} is not the MNIST file of that name ({len(content):,} bytes): expected SHA-256 "
-                f"{expected}, found {found}. Delete it, so that it is downloaded again, or restore it from a good copy."
+                f"{path} is not the MNIST file of that name ({len(content):,} bytes): expected SHA-256 "
+                f"{expected}, found {found}. {REMEDY}"
             )
         header = IMAGE_HEADER_BYTES if "images" in name else LABEL_HEADER_BYTES
         arrays[name] = np.frombuffer(content, dtype=np.uint8, offset=header)
@@ -188,6 +202,13 @@ def _load_mnist(raw):
         _split(arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"]) for part in ("train", "t10k")
     )
     return Digits("mnist", MNIST_DIGEST, *splits)
+
+
+def _unpack(path):
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged and cannot be unpacked: {error}. {REMEDY}") from error
 
 
 def _load_sample():

@@ -2,9 +2,9 @@
 
 import contextlib
 import errno
+import glob
 import os
 import tempfile
-import time
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -19,16 +19,14 @@ def write_atomically(path, content):
         what stood at `path` before stays.
     """
     path = Path(path)
-    content = content.encode() if isinstance(content, str) else content
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogateescape")  # names of files may hold bytes that no locale reads
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # somebody else swept it up
-            for leftover in path.parent.glob(f".{path.name}.*"):
-                if leftover.stat().st_mtime < time.time() - STALE_SECONDS:
-                    leftover.unlink()
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
+            _sweep_up(path, temporary)  # before the content is written: it may need the space
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -45,6 +43,15 @@ def write_atomically(path, content):
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)  # there only if something stopped us before the replacement
+
+
+def _sweep_up(path, temporary):
+    """Remove what was left behind long before `temporary` was made, by the one clock that stamps them both."""
+    now = temporary.stat().st_mtime
+    with contextlib.suppress(FileNotFoundError):  # somebody else did
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if leftover.stat().st_mtime < now - STALE_SECONDS:
+                leftover.unlink()
 
 
 def require_writable(folder):

@@ -1,80 +1,85 @@
-"""Executing notebooks headlessly, making sure that they really ran, and what is written afterwards."""
+"""A batch of notebooks: executed side by side, their records found, their pages made or published."""
 
 import contextlib
-import html
-import os
-import signal
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from nbconvert import HTMLExporter
 from nbformat.reader import NotJSONError
 
-from lab.data import MNIST_SHA256, ROOT
+from lab.data import MNIST_SHA256, ROOT, find_file, mnist_root
+from lab.execution import LIMIT_SECONDS, RUNNING, NotRun, end_session, execute
 from lab.files import write_atomically
+from lab.outcomes import Outcome, format_outcome
+from lab.pages import render_page
 from lab.results import RunRecord
 from lab.rungs import Rung
 from lab.schema import DamagedFile
 
-LIMIT_SECONDS = 6 * 3600  # wall clock for one notebook; the largest network needs two hours of one core
 QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above so many parameters
-RUNNING = set()  # processes of papermill
+FAILED = ".failed"  # ending of a file that says in words why an execution failed
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )
 
 
-class NotRun(RuntimeError):
-    """A notebook did not run to its end, whatever its exit code says."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the execution of one notebook ended; accuracy is the final one, None where nothing was trained."""
-
-    id: str
-    seconds: float
-    accuracy: float | None
-    path: Path
-    error: str | None
-
-
 def mnist_folder():
-    """The folder that holds MNIST/raw, if all four files are there; else None."""
-    folder = Path(os.environ.get("MNIST_ROOT") or ROOT / "data").resolve()
-    return folder if all((folder / "MNIST" / "raw" / name).is_file() for name in MNIST_SHA256) else None
+    """The folder that holds MNIST/raw, if all four files are there, packed or not; else None."""
+    folder = mnist_root().resolve()
+    return folder if all(find_file(folder, name) for name in MNIST_SHA256) else None
 
 
-def run_all(notebooks, run_dir, parameters, jobs):
-    """Execute notebooks side by side, one line per start and end; return their outcomes, largest network first."""
+def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
+    """Execute notebooks side by side, one line per start and end; return their outcomes, largest network first.
 
-    def run(notebook):
-        chosen, note = quick_parameters(notebook, parameters)
-        print(f"{notebook.id}  started{note}", flush=True)
+    Args:
+        run_dir, parameters: as for `run_one`.
+        jobs: executions at a time.
+        seeds: of every notebook that has a seed; None leaves it to the parameters.
+    """
+
+    def run(notebook, chosen):
+        chosen, note = quick_parameters(notebook, chosen)
+        seed = f" seed {chosen['seed']}" if "seed" in chosen else ""
+        print(f"{notebook.id}{seed}  started{note}", flush=True)
         outcome = run_one(notebook, run_dir, chosen)
         print(format_outcome(outcome), flush=True)
         return outcome
 
+    wanted = [
+        (notebook, parameters | chosen)
+        for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))
+        for chosen in _choices(notebook, seeds)
+    ]
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(run, notebook) for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))]
+        runs = [pool.submit(run, notebook, chosen) for notebook, chosen in wanted]
         try:
             return [each.result() for each in runs]
         except BaseException:  # interrupted: leave nothing behind that goes on writing
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(each.done() for each in runs):
                 for process in list(RUNNING):
-                    _end_session(process)
+                    end_session(process)
                 time.sleep(0.1)
             raise
 
 
+def _choices(notebook, seeds):
+    """The parameters by which the executions of one notebook differ; what trains nothing is executed once."""
+    trains = isinstance(notebook, Rung) and seeds is not None
+    return [{"seed": seed} for seed in range(seeds)] if trains else [{}]
+
+
 def _cost(notebook):
-    return notebook.recipe.parameters if isinstance(notebook, Rung) else 0
+    """Parameters of its network; 0 if it trains none, or none that can be known before it runs."""
+    try:
+        return notebook.recipe.parameters if isinstance(notebook, Rung) else 0
+    except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
+        return 0
 
 
 def quick_parameters(notebook, parameters):
@@ -89,102 +94,79 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
     """Execute one notebook with papermill in a process of its own, check it, and render it to HTML.
 
     Args:
-        run_dir: executed notebook, page and record go to `<run_dir>/<id>/seed<k>.*`.
+        run_dir: executed notebook, page, record, and the reason of a failure go to `<run_dir>/<id>/seed<k>.*`.
         parameters: values that differ from the notebook's defaults.
 
     Returns: Outcome; failures are in it, not raised.
     """
-    defaults = notebook.defaults()
-    parameters = parameters | {"run_dir": str(Path(run_dir).resolve())}
-    parameters = {name: value for name, value in parameters.items() if name in defaults}
-    seed = parameters.get("seed", defaults.get("seed", 0))
-    stem = Path(run_dir) / notebook.id / f"seed{seed}"
-    output, record = stem.with_suffix(".ipynb"), stem.with_suffix(".json")
-    started, error, accuracy = time.time(), None, None
+    started, error, record = time.monotonic(), None, None
+    output = Path(run_dir) / notebook.id / f"seed{parameters.get('seed', 0)}.ipynb"
     try:
+        defaults = notebook.defaults()
+        parameters = parameters | {"run_dir": str(Path(run_dir).resolve())}
+        parameters = {name: value for name, value in parameters.items() if name in defaults}
+        seed = parameters.get("seed", defaults.get("seed", 0))
+        output = output.with_name(f"seed{seed}.ipynb")
         output.parent.mkdir(parents=True, exist_ok=True)
+        before = find_records(run_dir, notebook.id, seed)
         execute(notebook.path, output, parameters, limit_seconds)
         if isinstance(notebook, Rung):
-            accuracy = check_record(record, notebook.id, started, parameters).final
-    except (NotRun, OSError) as failure:
+            written = find_records(run_dir, notebook.id, seed).items() - before.items()
+            record = choose_record(notebook.id, sorted(path for path, _ in written), parameters)
+    except (NotRun, OSError, ValueError) as failure:
         error = str(failure)
     try:
         if output.is_file():
             render_page(output)
     except (OSError, NotJSONError) as failure:
         error = error or str(failure)
-    return Outcome(notebook.id, time.time() - started, accuracy, output, error)
+    _keep_reason(output.with_suffix(FAILED), error)
+    accuracy = record and record.final
+    return Outcome(notebook.id, time.monotonic() - started, accuracy, output, error, record)
 
 
-def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
-    """Run papermill on `source` in its own folder; raise NotRun unless every cell really ran."""
-    output.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(source.parent)]
-    command += ["--no-progress-bar", "--log-level", "ERROR"]
-    for name, value in parameters.items():
-        command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+def _keep_reason(path, error):
+    """Leave word beside the executed notebook, for the index; a full disk has been reported already."""
+    with contextlib.suppress(OSError):
+        if error:
+            write_atomically(path, error)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def find_records(run_dir, rung_id, seed):
+    """Where a rung may have left the record of a seed, and which version of the file it is: no clock is asked.
+
+    Besides `<run_dir>/<rung>` that is "<rung>-own", where recipes go that are not the published one.
+
+    Returns: dictionary by path; a file that is written again has another number, time or size.
+    """
+    folders = (
+        folder for folder in Path(run_dir).glob("*") if re.fullmatch(rf"{re.escape(rung_id)}(-.*)?", folder.name)
     )
-    RUNNING.add(process)
-    try:
-        _, messages = process.communicate(timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        raise NotRun(f"{source.name} was stopped after {limit_seconds} s") from None
-    finally:
-        _end_session(process)
-        RUNNING.discard(process)
-    if process.returncode:
-        last = messages.strip().splitlines()[-1:] or [f"papermill ended with exit status {process.returncode}"]
-        raise NotRun(_first_error(output) or f"{source.name}: {last[0]}")
-    check_executed(output)
+    paths = (folder / f"seed{seed}.json" for folder in folders)
+    states = {path: path.stat() for path in paths if path.is_file()}
+    return {path: (state.st_ino, state.st_mtime_ns, state.st_size) for path, state in states.items()}
 
 
-def _end_session(process):
-    """End papermill and the kernel it started, should either still be there."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def choose_record(rung_id, written, parameters):
+    """The record of an execution among those that appeared meanwhile; NotRun if none of them is."""
+    if not written:
+        raise NotRun(f"{rung_id} wrote no run record: does its recipe say rung = {rung_id!r}, and does it call fit?")
+    problems = []
+    for path in written:
+        try:
+            return check_record(path, parameters)
+        except NotRun as problem:
+            problems.append(problem)
+    raise problems[0]
 
 
-def _first_error(path):
-    try:
-        cells = nbformat.read(path, as_version=4).cells
-    except (OSError, NotJSONError):  # never written, or not whole: the disk was full
-        return None
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                return f"{output.ename}: {output.evalue}"
-    return None
+def check_record(path, parameters):
+    """The run record in a file; NotRun unless it is of a finished run with the parameters that were asked for.
 
-
-def check_executed(path):
-    """Raise NotRun unless every code cell has an execution count and no output is an error.
-
-    papermill's own status fields claim completion after a dead kernel, a time-out or `sys.exit(0)`.
+    Another run that is still alive may write to the same place.
     """
-    try:
-        cells = nbformat.read(path, as_version=4).cells
-    except NotJSONError as error:
-        raise NotRun(f"{path} is not a whole notebook") from error
-    for position, cell in enumerate(cells):
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
-        if cell.execution_count is None:
-            raise NotRun(f"{path.name}: code cell {position} was never executed")
-        if any(output.output_type == "error" for output in cell.outputs):
-            raise NotRun(_first_error(path))
-
-
-def check_record(path, rung_id, started, parameters):
-    """The finished run record that an execution begun at `started` has written; NotRun if there is none.
-
-    It has to be of what was asked for: another run that is still alive may write to the same place.
-    """
-    if not path.exists() or path.stat().st_mtime < started - 1:
-        raise NotRun(f"{rung_id} wrote no run record to {path}")
     try:
         record = RunRecord.read(path)
     except DamagedFile as error:
@@ -196,47 +178,6 @@ def check_record(path, rung_id, started, parameters):
         if written[name] != parameters[name]:
             raise NotRun(f"{path} is of {name}={written[name]}, not {parameters[name]}: another run wrote it")
     return record
-
-
-def format_outcome(outcome):
-    accuracy = "" if outcome.accuracy is None else f"{outcome.accuracy:.2%}"
-    ending = f"FAILED  {outcome.error}" if outcome.error else str(_short(outcome.path))
-    return f"{outcome.id}  ended  {outcome.seconds:6.0f} s  {accuracy:>7}  {ending}"
-
-
-def _short(path):
-    path = path.resolve()
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def format_table(outcomes):
-    lines = ["", "rung             seconds  accuracy  result"]
-    for outcome in outcomes:
-        accuracy = "–" if outcome.accuracy is None else f"{outcome.accuracy:.2%}"
-        lines.append(f"{outcome.id:15}  {outcome.seconds:7.0f}  {accuracy:>8}  {'FAILED' if outcome.error else 'ok'}")
-    return "\n".join(lines)
-
-
-def render_page(path):
-    """Render an executed notebook to HTML beside it."""
-    page, _ = HTMLExporter().from_filename(str(path))
-    write_atomically(path.with_suffix(".html"), page)
-
-
-def write_index(outcomes, run_dir, note):
-    """Write `index.html`, which links every page of a batch."""
-    rows = "\n".join(
-        f'<tr><td><a href="{o.path.parent.name}/{o.path.stem}.html">{o.id}</a></td><td>{o.seconds:.0f} s</td>'
-        f"<td>{'' if o.accuracy is None else f'{o.accuracy:.2%}'}</td><td>{html.escape(o.error or 'ok')}</td></tr>"
-        for o in outcomes
-    )
-    page = (
-        '<!doctype html><meta charset="utf-8"><title>Executed notebooks</title>'
-        "<style>body{font-family:sans-serif;margin:2em}td,th{padding:.2em 1em;text-align:left}</style>"
-        f"<h1>Executed notebooks</h1><p>{html.escape(note)}</p>"
-        f"<table><tr><th>notebook</th><th>time</th><th>final test accuracy</th><th></th></tr>\n{rows}\n</table>\n"
-    )
-    write_atomically(Path(run_dir) / "index.html", page)
 
 
 def publish(notebook):

@@ -1,12 +1,14 @@
 """Checks of what papermill or a reader puts into a notebook's parameters cell."""
 
 import ast
+import re
 
 from lab.data import SOURCES
 from lab.rules import Rule, check, one_of, whole
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 INJECTED = "# Parameters"  # first line of the cell that papermill inserts
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 RULES = {  # one row per line of the parameters cell
     "epochs": whole(1, 10_000),
     "seed": whole(0, 2**63 - 1),
@@ -15,7 +17,7 @@ RULES = {  # one row per line of the parameters cell
     "device": one_of(*DEVICES),
     "threads": whole(0, 1_024),
     "run_dir": Rule(
-        "the name of a folder", lambda value: isinstance(value, str) and value != "" and value.isprintable()
+        "the name of a folder", lambda value: isinstance(value, str) and value != "" and not CONTROL.search(value)
     ),
 }
 

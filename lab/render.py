@@ -4,6 +4,7 @@ Three kinds: blocks, `<!-- begin NAME -->` to `<!-- end NAME -->`; numbers insid
 `<!--= a03 mean -->99.00 %<!--/-->`; and the setup cell, the same in every notebook.
 """
 
+import copy
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from lab.ladders import LADDERS
 from lab.overview import source_steps
 from lab.receptive_field import receptive_field
 from lab.results import LAST, load_records
-from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
+from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.show import accuracy_with_spread, format_change, ladder_table, summary_row
 
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -33,7 +34,11 @@ FOLDER, REPOSITORY, VERSION = "{folder}", "{repository}", "{version}"
 places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / FOLDER]
 root = next((place for place in places if (place / "model.py").exists() and (place / "lab").is_dir()), None)
 if root is None and "google.colab" in sys.modules:
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", VERSION, REPOSITORY, FOLDER], check=True)
+    clone = f"git -c advice.detachedHead=false clone --quiet --depth 1 --branch {{VERSION}} {{REPOSITORY}} {{FOLDER}}"
+    failed, said = subprocess.getstatusoutput(f"GIT_TERMINAL_PROMPT=0 {{clone}}")
+    if failed:
+        reason = next((line for line in said.splitlines() if "fatal" in line), said)
+        sys.exit(f"{{VERSION}} of {{REPOSITORY}}: {{reason}}. Check network, address and tag; a fork: see README")
     root = Path.cwd() / FOLDER
 if root is None:
     raise FileNotFoundError(f"model.py is not above {{Path.cwd()}}. Get the project: git clone {{REPOSITORY}}")
@@ -44,7 +49,7 @@ import utils"""
 
 def project():
     """Folder, repository address and version, from pyproject.toml: the one place that holds them."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {
         "folder": settings["name"],
         "repository": settings["urls"]["Repository"],
@@ -60,21 +65,26 @@ def render_all():
     """Rewrite every generated part of every notebook and of README; return the paths that changed."""
     changed = []
     for path, text in rendered_files():
-        if path.read_text() != text:
+        if path.read_text(encoding="utf-8") != text:
             write_atomically(path, text)
             changed.append(path.relative_to(ROOT))
     return changed
 
 
 def rendered_files():
-    """Pairs of path and text as it should be, for README and every notebook."""
-    yield ROOT / "README.md", render_text((ROOT / "README.md").read_text(), None)
-    for notebook in find_notebooks():
+    """Pairs of path and text as it should be, for README and the pages of the project."""
+    yield ROOT / "README.md", render_text((ROOT / "README.md").read_text(encoding="utf-8"), None)
+    for notebook in pages():
         yield notebook.path, render_notebook(notebook)
 
 
+def pages():
+    """The numbered notebooks; what a reader has put beside them, or is working on, stays as it is."""
+    return [notebook for notebook in find_notebooks() if notebook.is_numbered and is_usable(notebook)]
+
+
 def render_notebook(notebook):
-    content = json.loads(notebook.path.read_text())
+    content = copy.deepcopy(notebook.content)
     for cell in content["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -138,7 +148,7 @@ def percent(fraction):
 
 def navigation(notebook):
     """Links to the rungs before and after, to the map, and to Colab."""
-    notebooks = find_notebooks()
+    notebooks = pages()
     position = [other.id for other in notebooks].index(notebook.id)
     links = []
     if position > 0:

@@ -1,7 +1,13 @@
-"""Every rung as its notebook tells it: file name, first heading, recipe, sources."""
+"""Every notebook and rung as the file tells it: name, first heading, parameters, recipe, sources."""
 
 import ast
+import contextlib
+import functools
 import importlib
+import itertools
+import re
+import types
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +19,27 @@ from lab.results import Summary, load_records
 from lab.schema import read_json
 
 NOTEBOOKS = ROOT / "notebooks"
+NUMBERED = re.compile(r"([a-z]?[0-9]{2,})(_|$)")  # how the file names of the project begin; a reader's may be anything
+HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*\s*$", re.MULTILINE)
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the project; `id` is what its file name begins with."""
+    """A notebook of the project, or one that a reader has put beside them."""
 
     path: Path
+    name: str | None = None  # its id, where that of the file is taken
 
     @property
     def id(self):
-        return self.path.stem.split("_")[0]
+        """What the file name begins with, "a05"; of a notebook without a number, its whole name."""
+        match = NUMBERED.match(self.path.stem)
+        return self.name or (match[1] if match else self.path.stem)
+
+    @property
+    def is_numbered(self):
+        return NUMBERED.match(self.path.stem) is not None
 
     @cached_property
     def content(self):
@@ -35,19 +51,20 @@ class Notebook:
 
     @property
     def title(self):
-        """The first heading, without its marks."""
-        return "".join(self.cells[0]["source"]).splitlines()[0].lstrip("# ").strip()
+        """The first heading of any text cell, without its marks; the file's name if there is none."""
+        texts = ("".join(cell["source"]) for cell in self.cells if cell["cell_type"] == "markdown")
+        return next((match[1] for text in texts if (match := HEADING.search(text))), self.path.stem)
 
     @property
     def is_rung(self):
-        return self.id[0] in LADDERS and self.id[1:].isdigit()
+        return self.is_numbered and self.id[0] in LADDERS
 
     def has(self, tag):
-        return any(tag in cell["metadata"].get("tags", []) for cell in self.cells)
+        return any(tag in _tags(cell) for cell in self.cells)
 
     def tagged(self, tag):
         """Source of the one cell that carries a tag."""
-        sources = ["".join(c["source"]) for c in self.cells if tag in c["metadata"].get("tags", [])]
+        sources = ["".join(cell["source"]) for cell in self.cells if tag in _tags(cell)]
         if len(sources) != 1:
             raise ValueError(f"{self.path.name} has {len(sources)} cells tagged {tag!r}; it needs exactly one")
         return sources[0]
@@ -56,8 +73,31 @@ class Notebook:
         """Its parameters and their published values; none if it has nothing to be set."""
         if not self.has("parameters"):
             return {}
-        lines = ast.parse(self.tagged("parameters")).body
-        return {line.target.id: ast.literal_eval(line.value) for line in lines}
+        scope = self.run_cell("parameters", {})
+        return {
+            name: value
+            for name, value in scope.items()
+            if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        }
+
+    def run_cell(self, tag, scope):
+        """Run the cell that carries a tag by itself; return the scope with what it has set.
+
+        Raises: ValueError naming the notebook and what went wrong.
+        """
+        return self._run(self.tagged(tag), scope, f"the cell tagged {tag!r}")
+
+    def _run(self, code, scope, what):
+        try:
+            exec(code, scope)
+        except (Exception, SystemExit) as error:  # a reader's code may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.path.name}: {what} cannot be run by itself: {reason}") from error
+        return scope
+
+
+def _tags(cell):
+    return cell["metadata"].get("tags") or []
 
 
 @dataclass(frozen=True)
@@ -71,7 +111,7 @@ class Rung(Notebook):
     @property
     def idea(self):
         """The title without the rung's number."""
-        return self.title.partition("·")[2].strip()
+        return self.title.partition("·")[2].strip() or self.title
 
     @property
     def source(self):
@@ -82,19 +122,32 @@ class Rung(Notebook):
     def recipes(self) -> dict[str, Recipe]:
         """Published recipes by name of their results: the rung itself first, then its ablations if it has any.
 
-        They are what the cells tagged "recipe" and "ablations" make, run with the default parameters.
+        They are what the cells tagged "recipe" and "ablations" make, run with the default parameters, and with what
+        the cells above define: a network may be a class in a cell of its own.
         """
         scope = self.defaults() | {name: importlib.import_module(name) for name in ("model", "utils")}
-        exec(self.tagged("recipe"), scope)
+        self._run(self._definitions(), scope, "what the cells above the recipe define")
+        self.run_cell("recipe", scope)
         if self.has("ablations"):
-            exec(self.tagged("ablations"), scope)
+            self.run_cell("ablations", scope)
+        if not isinstance(scope.get("recipe"), Recipe):
+            raise ValueError(f"{self.path.name}: the cell tagged 'recipe' sets no recipe = utils.Recipe(...)")
         return {self.id: scope["recipe"]} | scope.get("ablations", {})
+
+    def _definitions(self):
+        """Imports, functions and classes of the cells above the recipe, as code; of plain Python only."""
+        found = []
+        for cell in itertools.takewhile(lambda cell: "recipe" not in _tags(cell), self.cells):
+            if cell["cell_type"] == "code" and "setup" not in _tags(cell):
+                with contextlib.suppress(SyntaxError):  # such as %matplotlib inline
+                    found += ast.parse("".join(cell["source"])).body
+        body = [node for node in found if isinstance(node, DEFINITIONS)]
+        return compile(ast.Module(body, type_ignores=[]), self.path.name, "exec")
 
     @cached_property
     def claims(self):
         """What its Analysis may cite, by number: the cell tagged "claims", run by itself."""
-        scope = {"utils": importlib.import_module("utils")}
-        exec(self.tagged("claims"), scope)
+        scope = self.run_cell("claims", {"utils": importlib.import_module("utils")})
         return dict(enumerate(scope["claims"], start=1))
 
     @property
@@ -129,25 +182,25 @@ class Rung(Notebook):
         """The rung that it changes: the one before it on the same ladder; None if there is none."""
         if not self.ladder.is_road:
             return None
-        rungs = [rung for rung in find_rungs() if rung.ladder == self.ladder]
-        position = [rung.id for rung in rungs].index(self.id)
-        return rungs[position - 1] if position else None
+        before = [rung for rung in find_rungs() if rung.ladder == self.ladder and rung.id < self.id]
+        return before[-1] if before else None
 
 
 def find_notebooks(names=()):
-    """Every notebook in reading order, or those whose ids are named.
+    """Every notebook in reading order, those of readers last but for the end, or those whose ids are named.
 
     Raises: ValueError naming the ids that do not exist, or that two notebooks share.
     """
-    paths = sorted(
-        NOTEBOOKS.rglob("*.ipynb"), key=lambda path: (path.stem.startswith("9"), path.stem)
-    )  # 98 and 99 are the end
-    found = [Notebook(path) for path in paths if ".ipynb_checkpoints" not in path.parts]
+    paths = [path for path in NOTEBOOKS.rglob("*.ipynb") if path.is_file() and not _is_hidden(path)]
+    found = sorted(map(Notebook, paths), key=_reading_order)
     found = [Rung(notebook.path) if notebook.is_rung else notebook for notebook in found]
     by_id = {}
-    for notebook in found:
+    for position, notebook in enumerate(found):
+        if notebook.id in by_id and not notebook.is_numbered:  # every folder may have its Untitled.ipynb
+            path = notebook.path.relative_to(NOTEBOOKS).with_suffix("")
+            notebook = found[position] = Notebook(notebook.path, "-".join(path.parts))
         if by_id.setdefault(notebook.id, notebook) is not notebook:
-            both = f"{by_id[notebook.id].path.name} and {notebook.path.name}"
+            both = " and ".join(each.path.relative_to(NOTEBOOKS).as_posix() for each in (by_id[notebook.id], notebook))
             raise ValueError(f"two notebooks are called {notebook.id}: {both}. Rename or delete one")
     unknown = set(names) - set(by_id)
     if unknown:
@@ -156,10 +209,43 @@ def find_notebooks(names=()):
     return [notebook for notebook in found if not names or notebook.id in names]
 
 
+def _is_hidden(path):
+    """What Jupyter, macOS and editors keep for themselves."""
+    return any(part.startswith(".") for part in path.relative_to(NOTEBOOKS).parts)
+
+
+def _reading_order(notebook):
+    """The map, the ladders, what readers have added, then 98 and 99."""
+    is_end = notebook.is_numbered and notebook.id.startswith("9")
+    return is_end, not notebook.is_numbered, notebook.path.stem
+
+
 def find_rungs(names=()):
-    """As `find_notebooks`, for rungs; ValueError if a notebook that is named is none."""
+    """As `find_notebooks`, for rungs; ValueError if a notebook that is named is none.
+
+    Unless it is named, a rung that has no recipe one could train is left out with a warning that names it: a notebook
+    that somebody is working on keeps none of the others from being run, planned or shown.
+    """
     found = find_notebooks(names)
     others = [notebook.id for notebook in found if not isinstance(notebook, Rung)]
     if names and others:
         raise ValueError(f"{', '.join(others)}: not a rung, so there is nothing to train")
-    return [notebook for notebook in found if isinstance(notebook, Rung)]
+    rungs = [notebook for notebook in found if isinstance(notebook, Rung)]
+    return rungs if names else [rung for rung in rungs if is_usable(rung)]
+
+
+def is_usable(notebook):
+    """Whether a notebook is none of a rung, or of one whose recipes can be made; a warning says what is wrong."""
+    state = notebook.path.stat()
+    return not notebook.is_rung or _can_be_made(notebook.path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@functools.cache
+def _can_be_made(path, version):
+    """Found out, and said, once for every version of the file."""
+    try:
+        return all(recipe.parameters for recipe in Rung(path).recipes.values())
+    except Exception as error:  # a reader's network may raise anything
+        reason = str(error) if path.name in str(error) else f"{path.name}: {type(error).__name__}: {error}"
+        warnings.warn(f"left out: {reason}", stacklevel=4)
+        return False

@@ -88,7 +88,7 @@ def read_json(path, kind):
     Raises: DamagedFile naming the file, the field and what is expected there.
     """
     try:
-        return parse_json(path.read_text(), kind)
+        return parse_json(path.read_text(encoding="utf-8"), kind)
     except ValueError as error:
         raise DamagedFile(
             f"{path} is not a {kind}: {error}. Restore it from a good copy, or delete it and run again"

@@ -1,9 +1,9 @@
 """Trying many small networks on training images alone: `python -m lab search TOPIC < candidates.jsonl`.
 
 The last 10,000 training images stand in for the test set, which is not read. Every run is a line of
-results/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A search that was stopped goes on
-where it was; what stands in the file is not tried again, whatever code it was tried with. One search at a time writes
-to a file.
+runs/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A search that was stopped goes on
+where it was; what stands there, or among the published trials of results/search/<topic>.jsonl, is not tried again,
+whatever code it was tried with. One search at a time writes to a file.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from lab.rules import check, is_a, number, one_of, word
 from lab.schema import parse_json
 from lab.training import TrainingDiverged
 
-SEARCH = ROOT / "results" / "search"
-RUNS = ROOT / "runs" / "search"
+SEARCH = ROOT / "results" / "search"  # published
+OWN = ROOT / "runs" / "search"
 HELD_OUT = 10_000
 DEFAULTS = {
     "activation": "relu",
@@ -76,7 +76,7 @@ class Trial:
 
     @property
     def name(self):
-        return _name(self.settings)
+        return name_of(self.settings)
 
     @property
     def final(self):
@@ -127,42 +127,53 @@ def hold_out(digits, count=HELD_OUT):
     return Digits(digits.name, digits.sha256, digits.train.first(kept), digits.train.last(count))
 
 
-def search(topic, candidates, *, seeds=1, jobs=2, folder=SEARCH, data=None):
+def search(topic, candidates, *, seeds=1, jobs=2, folder=OWN, data=None):
     """Run every candidate with seeds 0 to seeds - 1, all of them with seed 0 first; yield a Trial as each is done.
 
     Args:
-        topic: names the file of trials.
+        topic: names the file of trials; what is published under the same name counts as tried.
         candidates: dictionaries with `layers`, see Notation, and any of DEFAULTS.
         jobs: runs side by side, on one thread each.
         data: Digits, held-out images in place of the test set; the default is the full MNIST's.
 
     Raises: ValueError naming what is wrong with the topic or a candidate, before anything runs.
     """
-    check("search:", {"topic": topic}, {"topic": word()})
-    path = Path(folder) / f"{topic}.jsonl"
+    done = {(trial.name, trial.seed) for trial in find_trials(topic, folder)}
     if not candidates:
         raise ValueError('search: there are no candidates, one JSON object a line: {"layers": "c8 M c12 G"}')
-    candidates = list({_name(settings): settings for settings in candidates}.values())
+    candidates = list({name_of(settings): settings for settings in candidates}.values())
     recipes = [build_recipe(settings) for settings in candidates]
+    wanted = [(settings, seed) for seed in range(seeds) for settings in candidates]
+    wanted = [(settings, seed) for settings, seed in wanted if (name_of(settings), seed) not in done]
+    if not wanted:
+        return
     data = data or hold_out(load_digits("mnist"))
     for settings, recipe in zip(candidates, recipes, strict=True):
         try:
             require_trainable(recipe, data)
         except ValueError as error:
-            raise ValueError(f"candidate {_name(settings)}: {error}") from error
-    done = {(trial.name, trial.seed) for trial in load_trials(path)}
-    wanted = [(settings, seed) for seed in range(seeds) for settings in candidates]
-    wanted = [(settings, seed) for settings, seed in wanted if (_name(settings), seed) not in done]
+            raise ValueError(f"candidate {name_of(settings)}: {error}") from error
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
-        runs = [pool.submit(_run, settings, seed, data, RUNS / topic) for settings, seed in wanted]
+        runs = [pool.submit(_run, settings, seed, data, OWN / "trained" / topic) for settings, seed in wanted]
         for run in as_completed(runs):
-            _append(path, run.result())
+            _append(Path(folder) / f"{topic}.jsonl", run.result())
             yield run.result()
+
+
+def find_trials(topic, folder=OWN):
+    """All trials of a topic: those that are published, then those in a folder of one's own; each once.
+
+    Raises: ValueError if a topic cannot name a file, or a file holds what is no trial.
+    """
+    check("search:", {"topic": topic}, {"topic": word()})
+    paths = dict.fromkeys(Path(place) / f"{topic}.jsonl" for place in (SEARCH, folder))
+    trials = [trial for path in paths for trial in load_trials(path)]
+    return list({(trial.name, trial.seed): trial for trial in reversed(trials)}.values())[::-1]
 
 
 def load_trials(path):
     """The trials of a file in the order in which they ended; none if there is no such file yet."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [Trial(**trial) for trial in read_json_lines(path, lines, "trial")]
 
 
@@ -176,7 +187,7 @@ def read_json_lines(source, lines, kind):
                 raise ValueError(f"{source}, line {position} is not a {kind}: {error}") from error
 
 
-def _name(settings):
+def name_of(settings):
     return json.dumps(settings, sort_keys=True)
 
 
@@ -186,7 +197,7 @@ def _prepare_worker():
 
 def _run(settings, seed, data, run_dir):
     recipe = build_recipe(settings)
-    rung = hashlib.sha256(_name(settings).encode()).hexdigest()[:12]
+    rung = hashlib.sha256(name_of(settings).encode()).hexdigest()[:12]
     compiled = native.why_not(recipe, data) is None
     started = time.perf_counter()
     try:
@@ -205,5 +216,5 @@ def _run(settings, seed, data, run_dir):
 
 
 def _append(path, trial):
-    lines = [line for line in path.read_text().splitlines() if line] if path.exists() else []
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line] if path.exists() else []
     write_atomically(path, "\n".join([*lines, json.dumps(vars(trial)), ""]))

@@ -5,9 +5,9 @@ import pandas as pd
 
 from lab.claims import difference, difference_from, format_difference
 from lab.plots import TARGET_STYLE, finish
-from lab.results import TARGET
+from lab.results import LAST, TARGET
 from lab.screening import effects
-from lab.search import DEFAULTS, SEARCH, load_trials
+from lab.search import DEFAULTS, OWN, SEARCH, find_trials, load_trials
 
 TICKS = (1_000, 1_400, 2_000, 2_800, 4_000, 5_600, 8_000)  # parameters
 MEASURES = {  # of a trial, on held-out images
@@ -17,20 +17,25 @@ MEASURES = {  # of a trial, on held-out images
 }
 
 
-def trials_of(topic, folder=SEARCH):
-    """The trials of a topic that ended; FileNotFoundError naming the topics that there are."""
-    path = folder / f"{topic}.jsonl"
-    if not path.exists():
-        known = ", ".join(sorted(other.stem for other in folder.glob("*.jsonl")))
-        raise FileNotFoundError(f"no search is called {topic!r}; there are {known}")
-    return [trial for trial in load_trials(path) if trial.correct]
+def trials_of(topic, folder=OWN):
+    """The trials of a topic that ended: the published ones, then one's own.
+
+    Raises: FileNotFoundError naming the topics that there are; ValueError if every run broke off.
+    """
+    known = {path.stem: None for place in (SEARCH, folder) for path in sorted(place.glob("*.jsonl"))}
+    if topic not in known:
+        raise FileNotFoundError(f"no search is called {topic!r}; there are {', '.join(known)}")
+    trials = [trial for trial in find_trials(topic, folder) if trial.correct]
+    if not trials:
+        raise ValueError(f"every run of the search {topic!r} diverged")
+    return trials
 
 
 def search_table(folder=SEARCH):
-    """One row per topic: candidates, runs and hours of one core, and the best that came of it on held-out images."""
+    """One row per published topic: candidates, runs, hours of one core, and the best of them on held-out images."""
     rows = {}
     for path in sorted(folder.glob("*.jsonl")):
-        trials = trials_of(path.stem, folder)
+        trials = [trial for trial in load_trials(path) if trial.correct]
         best = max(trials, key=lambda trial: trial.final)
         rows[path.stem] = {
             "candidates": len({trial.name for trial in trials}),
@@ -43,36 +48,45 @@ def search_table(folder=SEARCH):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def screen_table(topic, measure="last five, %", folder=SEARCH):
+def screen_table(topic, measure="last five, %", folder=OWN):
     """What each setting of a screen does against the first trial, the others being equal, with 95 % intervals."""
     trials = trials_of(topic, folder)
     table = effects(trials, MEASURES[measure], DEFAULTS | trials[0].settings)
-    return table.rename(columns={"effect": f"{measure}: effect"}).round(3)
+    return table.rename(columns={"effect": f"{label(measure, trials)}: effect"}).round(3)
 
 
-def ablation_table(topic, measure="last five, %", folder=SEARCH):
+def ablation_table(topic, measure="last five, %", folder=OWN):
     """What every change costs: the first candidate of a topic and, one after the other, those that differ from it.
 
     Returns: DataFrame indexed by what is different; mean and deviation over seeds, and the difference to the first
         candidate with its 95 % interval: in pairs where only the training differs, else by Welch's.
     """
-    by_name = {}
-    for trial in trials_of(topic, folder):
+    by_name, found = {}, trials_of(topic, folder)
+    for trial in found:
         by_name.setdefault(trial.name, []).append(trial)
     (first, *others) = by_name.values()
-    rows = {"all of it": _row(first, measure)}
+    title = label(measure, found)
+    rows = {"all of it": _row(first, measure, title)}
     for trials in others:
         change = {k: v for k, v in trials[0].settings.items() if first[0].settings.get(k, DEFAULTS.get(k)) != v}
-        rows[", ".join(f"{name} {value}" for name, value in change.items())] = _row(trials, measure) | {
-            f"{measure}: change": format_difference(_compare(trials, first, MEASURES[measure]))
+        rows[", ".join(f"{name} {value}" for name, value in change.items())] = _row(trials, measure, title) | {
+            f"{title}: change": format_difference(_compare(trials, first, MEASURES[measure]))
         }
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
-def _row(trials, measure):
+def label(measure, trials):
+    """A measure in words, where trials have fewer than five epochs to take the mean of."""
+    counts = sorted({min(len(trial.correct), LAST) for trial in trials})
+    if measure != "last five, %" or counts == [LAST]:
+        return measure
+    return f"last {' or '.join(map(str, counts))}, %"
+
+
+def _row(trials, measure, title):
     values = pd.Series([MEASURES[measure](trial) for trial in trials])
     spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
-    return {"parameters": f"{trials[0].parameters:,}", measure: f"{values.mean():.2f}{spread} (n={len(values)})"}
+    return {"parameters": f"{trials[0].parameters:,}", title: f"{values.mean():.2f}{spread} (n={len(values)})"}
 
 
 def _compare(trials, first, value):
@@ -86,11 +100,11 @@ def _compare(trials, first, value):
     return difference(list(sides[0].values()), list(sides[1].values()))
 
 
-def plot_search(topics, measure="last five, %", folder=SEARCH):
+def plot_search(topics, measure="last five, %", folder=OWN):
     """Draw every run of some topics by its parameters and what it reached."""
     figure, axis = plt.subplots(figsize=(9, 4.4))
-    for position, topic in enumerate(topics):
-        trials = trials_of(topic, folder)
+    found = {topic: trials_of(topic, folder) for topic in topics}
+    for position, (topic, trials) in enumerate(found.items()):
         axis.scatter(
             [trial.parameters for trial in trials],
             [MEASURES[measure](trial) for trial in trials],
@@ -100,7 +114,7 @@ def plot_search(topics, measure="last five, %", folder=SEARCH):
             label=topic,
         )
     axis.axhline(100 * TARGET, **TARGET_STYLE)
-    axis.set(xlabel="parameters", ylabel=f"held-out images, {measure}", xscale="log")
+    axis.set(xlabel="parameters", ylabel=f"held-out images, {label(measure, sum(found.values(), []))}", xscale="log")
     axis.set_xticks(TICKS, [f"{ticks:,}" for ticks in TICKS])
     axis.minorticks_off()
     axis.legend(fontsize=8, loc="lower right")

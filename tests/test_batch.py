@@ -40,6 +40,14 @@ def test_plan_says_what_a_job_needs(published):
     assert described["b07"]["notebook"] == "notebooks/b_no_dense_layer/b07_more_capacity.ipynb"
     assert [described[name]["minutes"] for name in ("a00", "b02", "b07")] == [600, 240, 2 * 60]
     assert all(len(rung["key"]) == 12 for rung in described.values())
+    assert [rung["folder"] for rung in described.values()] == ["a00", "b02", "b07"]
+
+
+def test_a_recipe_that_is_being_changed_has_a_folder_of_its_own(published):
+    (rung,) = rungs("a07")
+    for change, folder in ({"epochs": 3}, "a07"), ({"batch_size": 50}, "a07-own"):
+        rung.recipes["a07"] = replace(rung.recipe, **change)
+        assert batch.plan([rung], 1, 1)["rungs"]["a07"]["folder"] == folder
 
 
 def test_key_follows_the_recipes_of_a_rung_and_nothing_else():

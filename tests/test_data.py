@@ -20,6 +20,7 @@ import torchvision
 
 from lab import data
 from lab.data import DataError, load_digits
+from lab.notebooks import mnist_folder
 
 TorchvisionMNIST = torchvision.datasets.MNIST  # kept from the fixture below, which takes the network away
 REAL = Path(os.environ.get("MNIST_ROOT") or data.ROOT / "data")
@@ -161,6 +162,55 @@ def test_damaged_file_is_an_error_even_for_auto(raw, tmp_path, source, name, kin
     for part in (str(raw / name), expected, digest(raw / name), "Delete it"):
         assert part in str(caught.value)
     assert (raw / name).read_bytes() == content  # never deleted by us
+
+
+def pack(path):
+    """What a download leaves: the packed file alone."""
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return packed
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_packed_files_are_used_where_the_others_are_missing(raw, tmp_path, count):
+    whole = load_digits("mnist", tmp_path)
+    for name in [*data.MNIST_SHA256][:count]:
+        pack(raw / name)
+    for split, expected in zip(vars(load_digits("mnist", tmp_path)).values(), vars(whole).values(), strict=True):
+        if isinstance(split, data.Split):
+            assert torch.equal(split.images, expected.images)
+            assert torch.equal(split.labels, expected.labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content[:-9], "cannot be unpacked"),
+        (lambda content: content[:20] + bytes(9) + content[29:], "cannot be unpacked"),
+        (lambda content: b"<html>please log in</html>", "cannot be unpacked"),
+        (lambda content: b"", "is not the MNIST file"),
+        (lambda content: gzip.compress(b"something else"), "is not the MNIST file"),
+    ],
+    ids=["cut", "flipped", "captive portal", "empty", "other"],
+)
+@pytest.mark.parametrize("source", ["mnist", "auto"])
+def test_a_damaged_packed_file_is_named(raw, tmp_path, source, change, reason):
+    packed = pack(raw / IMAGES)
+    packed.write_bytes(change(packed.read_bytes()))
+    with pytest.raises(DataError, match=f"{packed} .*{reason}.*Delete it"):
+        load_digits(source, tmp_path)
+
+
+@pytest.mark.parametrize("given", ["argument", "MNIST_ROOT"])
+@pytest.mark.usefixtures("raw")
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    short = f"~/{tmp_path.name}"
+    monkeypatch.setenv("MNIST_ROOT", short if given == "MNIST_ROOT" else "elsewhere")
+    assert len(load_digits("mnist", short if given == "argument" else None).train) == 50
+    if given == "MNIST_ROOT":
+        assert mnist_folder() == tmp_path
 
 
 @pytest.mark.parametrize("name", data.MNIST_SHA256)

@@ -12,8 +12,11 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from lab import notebooks
 from lab.data import ROOT
-from lab.notebooks import NotRun, check_executed, check_record, execute, run_one
+from lab.execution import NotRun, check_executed, execute
+from lab.files import write_atomically
+from lab.notebooks import check_record, run_one
 from lab.recipe import without_held_out
 from lab.results import RunRecord
 from lab.rungs import Notebook, Rung, find_notebooks, find_rungs
@@ -40,7 +43,7 @@ def tail(done):
 
 def papermill(source, output, *arguments, folder=ROOT):
     command = [sys.executable, "-m", "papermill", str(source), str(output), "--no-progress-bar", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS)
 
 
 # ------------------------------------------------------------------------------------ what has to work
@@ -57,7 +60,7 @@ def test_notebook_runs_in_small(notebook, tmp_path):
     cells = [cell for cell in nbformat.read(outcome.path, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
     assert [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"] == []
-    assert notebook.title.split("·")[-1].strip() in outcome.path.with_suffix(".html").read_text()
+    assert notebook.title.split("·")[-1].strip() in outcome.path.with_suffix(".html").read_text(encoding="utf-8")
     for name, recipe in notebook.recipes.items() if isinstance(notebook, Rung) else ():
         record = RunRecord.read(tmp_path / name / "seed0.json")
         kept = without_held_out(images, recipe.held_out)
@@ -74,7 +77,7 @@ def test_papermill_by_hand_from_the_root(tmp_path):
     numbers = ["-p", "seed", "3", "-p", "epochs", "1", "-p", "train_limit", "256"]
     done = papermill(path, tmp_path / "out.ipynb", *numbers, "-r", "dataset", "sample", "-r", "run_dir", str(tmp_path))
     assert done.returncode == 0, tail(done)
-    record = json.loads((tmp_path / "a07" / "seed3.json").read_text())
+    record = json.loads((tmp_path / "a07" / "seed3.json").read_text(encoding="utf-8"))
     assert (record["seed"], record["train_total"], len(record["epochs"])) == (3, 256, 1)
 
 
@@ -87,7 +90,7 @@ def test_nbconvert_in_the_folder_of_the_notebook(tmp_path):
     sources = [FINAL.tagged(tag) for tag in ("setup", "parameters", "recipe")]
     write_notebook(folder / "small.ipynb", *sources, "print(utils.__file__, recipe.network.__name__)")
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "out", "small.ipynb"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=LIMIT_SECONDS)
     assert done.returncode == 0, tail(done)
     last = nbformat.read(folder / "out.ipynb", as_version=4).cells[-1]
     assert last.outputs[0].text.split() == [str(tmp_path / "utils.py"), FINAL.recipe.network.__name__]
@@ -142,13 +145,32 @@ def processes_that_name(path):
 @executes
 def test_a_failure_is_an_outcome_with_a_page(tmp_path):
     source = write_notebook(tmp_path / "x00_fails.ipynb", "seed: int = 0", "raise RuntimeError('boom')")
-    content = json.loads(source.read_text())
+    content = json.loads(source.read_text(encoding="utf-8"))
     content["cells"][0]["metadata"]["tags"] = ["parameters"]
-    source.write_text(json.dumps(content))
+    source.write_text(json.dumps(content), encoding="utf-8")
     outcome = run_one(Notebook(source), tmp_path, {"seed": 4, "dataset": "sample"}, limit_seconds=LIMIT_SECONDS)
     assert (outcome.id, outcome.accuracy, outcome.error) == ("x00", None, "RuntimeError: boom")
     assert outcome.path == tmp_path / "x00" / "seed4.ipynb"
-    assert "boom" in outcome.path.with_suffix(".html").read_text()
+    assert "boom" in outcome.path.with_suffix(".html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"worksheets": [], "metadata": {}, "nbformat": 3}'])
+def test_a_file_that_is_no_notebook_is_an_outcome_that_names_it(tmp_path, text):
+    path = tmp_path / "Meine Übung.ipynb"
+    path.write_text(text, encoding="utf-8")
+    outcome = run_one(Notebook(path), tmp_path / "runs", {"seed": 2})
+    assert outcome.error.startswith(f"{path} is not a notebook: ")
+
+
+@executes
+def test_a_notebook_saved_with_another_kernel_runs_with_this_one(tmp_path):
+    source = write_notebook(
+        tmp_path / "Übung 1 – it's 🙂.ipynb", "import sys; assert sys.executable == " + repr(sys.executable)
+    )
+    source.write_text(source.read_text(encoding="utf-8").replace('"python3"', '"conda-env-x-py"'), encoding="utf-8")
+    outcome = run_one(Notebook(source), tmp_path / "läuft hier", {}, limit_seconds=LIMIT_SECONDS)
+    assert outcome.error is None
+    assert outcome.path.with_suffix(".html").is_file()
 
 
 def processes_of(folder):
@@ -169,7 +191,7 @@ def test_a_batch_that_is_told_to_end_leaves_nothing_running_and_goes_on_later(tm
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background may ignore it
     )
     deadline = time.monotonic() + LIMIT_SECONDS
@@ -192,7 +214,7 @@ def test_executed_means_every_cell(tmp_path):
     check_executed(write_notebook(path, "1", " \n", "2", counts=[1, None, 2]))  # an empty cell has nothing to run
     with pytest.raises(NotRun, match="notebook.ipynb: code cell 1 was never executed"):
         check_executed(write_notebook(path, "1", "2", "3", counts=[1, None, 2]))
-    path.write_text(path.read_text()[:-9])
+    path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
     with pytest.raises(NotRun, match="notebook.ipynb is not a whole notebook"):
         check_executed(path)
 
@@ -212,23 +234,51 @@ def make_record(**changes):
     return RunRecord(**values | changes)
 
 
-def test_only_a_finished_record_of_this_execution_counts(tmp_path):
-    path, started = tmp_path / "seed0.json", time.time()
-    with pytest.raises(NotRun, match="a07 wrote no run record to .*seed0.json"):
-        check_record(path, "a07", started, {})
-    path.write_text(make_record().to_json())
-    assert check_record(path, "a07", started, {}) == make_record()
-    with pytest.raises(NotRun, match="wrote no run record"):
-        check_record(path, "a07", started + 60, {})  # it was there before
-    assert check_record(path, "a07", started, {"seed": 0, "epochs": 1, "dataset": "sample", "threads": 3}).seed == 0
+def test_only_a_finished_record_of_what_was_asked_for_counts(tmp_path):
+    path = tmp_path / "seed0.json"
+    path.write_text(make_record().to_json(), encoding="utf-8")
+    assert check_record(path, {}) == make_record()
+    assert check_record(path, {"seed": 0, "epochs": 1, "dataset": "sample", "threads": 3}).seed == 0
     for name, value in {"seed": 1, "epochs": 2, "dataset": "mnist"}.items():
         with pytest.raises(NotRun, match=f"is of {name}=.*, not {value}: another run wrote it"):
-            check_record(path, "a07", started, {name: value})
+            check_record(path, {name: value})
     for content in (make_record(clean_train_correct=None), make_record(epochs=[])):
-        path.write_text(content.to_json())
+        path.write_text(content.to_json(), encoding="utf-8")
         with pytest.raises(NotRun, match="unfinished"):
-            check_record(path, "a07", started, {})
+            check_record(path, {})
     for text in ("", "{}", "{"):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(NotRun, match="not a run record"):
-            check_record(path, "a07", started, {})
+            check_record(path, {})
+
+
+HOURS = 3600
+
+
+@pytest.mark.parametrize("clock", [-5 * HOURS, 0, 5 * HOURS], ids=["slow", "right", "fast"])
+@pytest.mark.parametrize("folder", ["a07", "a07-own"])
+@pytest.mark.parametrize("before", [None, "same", "older"])
+def test_the_record_of_an_execution_is_the_one_that_appeared_meanwhile(tmp_path, monkeypatch, clock, folder, before):
+    """Whatever the clock of the machine says against that of the file system."""
+    real, path = time.time, tmp_path / folder / "seed0.json"
+    monkeypatch.setattr(time, "time", lambda: real() + clock)
+    bystander = tmp_path / "a07_small" / "seed0.json"
+    for other in (tmp_path / "a07" / "seed1.json", bystander):
+        write_atomically(other, make_record(seed=1).to_json())
+    if before:
+        write_atomically(path, make_record().to_json())
+        if before == "older":
+            os.utime(path, (0, 0))
+
+    def execute(*_):
+        write_atomically(bystander, make_record().to_json())  # of an ablation
+        if written:
+            write_atomically(path, make_record().to_json())
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    written = True
+    assert run_one(FINAL, tmp_path, {}).record == make_record()
+    written = False
+    outcome = run_one(FINAL, tmp_path, {})
+    assert (outcome.record, outcome.accuracy) == (None, None)
+    assert outcome.error.startswith("a07 wrote no run record")

@@ -147,13 +147,13 @@ def test_budgets(notebook):
 def test_canonical():
     command = ["-m", "nbstripout", "--verify", "--keep-output", "--keep-id", "--extra-keys", CANONICAL_KEYS]
     files = [str(notebook.path) for notebook in FOUND]
-    done = subprocess.run([sys.executable, *command, *files], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command, *files], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_generated_parts_are_current(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    stale = [path.relative_to(ROOT) for path, text in rendered_files() if path.read_text() != text]
+    stale = [path.relative_to(ROOT) for path, text in rendered_files() if path.read_text(encoding="utf-8") != text]
     assert stale == [], "run `make render`"
 
 
@@ -179,7 +179,7 @@ def test_damaged_marks_are_named(text, message):
     "path", [ROOT / "README.md", *(notebook.path for notebook in FOUND)], ids=lambda path: path.stem
 )
 def test_links(path):
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         text = "\n".join(source(cell) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
     targets = {link.partition("#")[0] for link in LINK.findall(text) if not re.match(r"https?:|mailto:|#", link)}
@@ -216,7 +216,7 @@ def test_outputs_are_quiet_and_portable(notebook):
             assert not ABSOLUTE_PATH.search(text)
             assert not PROGRESS_BAR.search(text)
             assert " at 0x" not in text
-    assert str(ROOT) not in notebook.path.read_text()
+    assert str(ROOT) not in notebook.path.read_text(encoding="utf-8")
     assert "widgets" not in notebook.content["metadata"]
 
 
@@ -290,7 +290,7 @@ def test_sentences_about_an_effect_cite_a_claim(rung):
 # ------------------------------------------------------------------------------- numbers in prose
 
 TYPED = re.compile(r"(?<![\d.,])(?:(\d+(?:\.\d+)?) ?%|(\d{1,3}(?:,\d{3})+))")
-ORIGINALS = json.loads((ROOT / "results" / "originals.json").read_text())
+ORIGINALS = json.loads((ROOT / "results" / "originals.json").read_text(encoding="utf-8"))
 
 
 def typed_numbers(text):
@@ -370,4 +370,8 @@ def test_the_test_of_numbers_finds_typed_ones():
 def test_no_line_begins_with_a_generated_number(notebook):
     """Markdown would take such a line for a block of HTML and end the paragraph there."""
     lines = [line for cell in notebook.cells if cell["cell_type"] == "markdown" for line in source(cell).splitlines()]
-    assert not [line for line in lines + (ROOT / "README.md").read_text().splitlines() if line.startswith("<!--=")]
+    assert not [
+        line
+        for line in lines + (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("<!--=")
+    ]

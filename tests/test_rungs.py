@@ -1,15 +1,16 @@
 """What a rung tells of itself, and what its ladder asks of it."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
 from torch import nn
 
-from lab import rungs
+from lab import notebooks, rungs
 from lab.ladders import CONSISTENT, LADDERS, Goal
 from lab.results import Summary
-from lab.rungs import Notebook, find_notebooks, find_rungs
+from lab.rungs import Notebook, Rung, find_notebooks, find_rungs
 from lab.schema import DamagedFile
 
 GOOD = Summary(
@@ -136,6 +137,117 @@ def test_a_copy_of_a_notebook_is_not_taken_for_the_rung(monkeypatch, tmp_path):
         find_notebooks()
 
 
+# ------------------------------------------------------------------------------- what readers put beside them
+
+BADGE = '<a href="https://colab.research.google.com/x.ipynb" target="_parent"><img src="x.svg" alt="Colab"/></a>'
+NETWORK = """
+from torch import nn
+class Tiny(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+"""
+
+
+def write(path, *cells):
+    """A notebook of pairs of a tag, or "markdown", and a source."""
+    made = [
+        {"cell_type": "markdown" if tag == "markdown" else "code", "metadata": {"tags": [tag]}, "source": text}
+        for tag, text in cells
+    ]
+    path.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """A folder of notebooks that begins with the map and a07."""
+    for name in ("00", "a07"):
+        shutil.copy(find_notebooks([name])[0].path, tmp_path)
+    monkeypatch.setattr(rungs, "NOTEBOOKS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("cells", "title"),
+    [
+        ([("markdown", BADGE), ("markdown", "\n# A07 · One cycle\n\n## Target")], "A07 · One cycle"),
+        ([("code", "# a comment"), ("markdown", "text\n\n## Zähler #\n")], "Zähler"),
+        ([("markdown", "")], "a08_mine"),
+        ([], "a08_mine"),
+    ],
+    ids=["badge", "later", "no heading", "no cells"],
+)
+def test_a_title_is_the_first_heading_wherever_it_stands(tmp_path, cells, title):
+    found = Rung(write(tmp_path / "a08_mine.ipynb", *cells))
+    assert found.title == title
+    assert found.idea in title
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("epochs: int = 15  # epochs\nseed: int = 1", {"epochs": 15, "seed": 1}),
+        ("epochs = 5 * 3\nseed = 1", {"epochs": 15, "seed": 1}),
+        ("import math\nepochs, seed = 15, 1\nlimit: int", {"epochs": 15, "seed": 1}),
+        (
+            "#@title Settings\nepochs = 15 #@param {type: 'integer'}\nfor seed in range(2):\n    pass",
+            {"epochs": 15, "seed": 1},
+        ),
+        ("", {}),
+    ],
+)
+def test_defaults_are_what_the_cell_sets(tmp_path, text, values):
+    assert Notebook(write(tmp_path / "x.ipynb", ("parameters", text))).defaults() == values
+
+
+@pytest.mark.parametrize("text", ["epochs =", "!pip install x", "epochs = nothing", "raise SystemExit"])
+def test_a_cell_that_cannot_be_run_names_its_notebook(tmp_path, text):
+    with pytest.raises(ValueError, match="x.ipynb: the cell tagged 'parameters' cannot be run by itself: "):
+        Notebook(write(tmp_path / "x.ipynb", ("parameters", text))).defaults()
+
+
+def test_notebooks_without_a_number_come_after_the_ladders_under_their_whole_name(folder):
+    (folder / "ladder").mkdir()
+    for name in ("Untitled", "Meine Übung 🙂", "ladder/Untitled", "my_first", "my_second", "._a07", "_x"):
+        (folder / f"{name}.ipynb").touch()
+    names = [notebook.id for notebook in find_notebooks()]
+    assert names[:2] == ["00", "a07"]
+    assert set(names[2:]) == {"Untitled", "Meine Übung 🙂", "ladder-Untitled", "my_first", "my_second", "_x"}
+    assert [rung.id for rung in find_rungs()] == ["a07"]
+
+
+def test_a_network_may_be_a_class_in_a_cell_of_its_own(folder):
+    cells = [("code", "%matplotlib inline"), ("code", NETWORK + "print(undefined)")]
+    recipe = ("recipe", "recipe = utils.Recipe(network=Tiny, epochs=epochs)")
+    write(folder / "a08_mine.ipynb", ("parameters", "epochs = 3"), *cells, recipe)
+    found = find_rungs()[-1]
+    assert (found.id, found.recipe.epochs, found.recipe.parameters) == ("a08", 3, 90)
+    assert found.previous.id == "a07"
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (None, "is not a notebook"),
+        ([], "has 0 cells tagged 'recipe'"),
+        ([("recipe", "recipe = utils.Recipe(network=Tiny)")], "NameError: name 'Tiny' is not defined"),
+        ([("recipe", "rung = 'a08'")], "sets no recipe"),
+        ([("recipe", "recipe = utils.Recipe(network=model.Nothing)")], "AttributeError"),
+        ([("recipe", "recipe = utils.Recipe(network=int)")], "a08_mine.ipynb"),
+    ],
+    ids=["empty file", "no cells", "no network", "no recipe", "unknown network", "no module"],
+)
+def test_a_rung_that_cannot_be_trained_is_named_and_keeps_no_other_from_anything(folder, cells, reason):
+    path = folder / "a08_mine.ipynb"
+    path.touch() if cells is None else write(path, *cells)
+    with pytest.warns(UserWarning, match=f"left out: .*a08_mine.ipynb.*{reason}|left out: .*{reason}"):
+        assert [rung.id for rung in find_rungs()] == ["a07"]
+    assert [notebook.id for notebook in find_notebooks()] == ["00", "a07", "a08"]
+    with pytest.raises(Exception, match="a08_mine.ipynb|parameters"):
+        _ = find_rungs(["a08"])[0].recipe.parameters
+    assert notebooks._cost(Rung(path)) == 0
+
+
 def test_only_rungs_are_trained():
     assert [notebook.id for notebook in find_notebooks(["00", "a05"])] == ["00", "a05"]
     with pytest.raises(ValueError, match="00: not a rung"):
@@ -147,6 +259,6 @@ def test_only_rungs_are_trained():
 )
 def test_a_damaged_notebook_is_named(tmp_path, text, field):
     path = tmp_path / "a05.ipynb"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DamagedFile, match=f"{path} is not a notebook: .*{field}"):
         _ = Notebook(path).title

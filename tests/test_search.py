@@ -1,13 +1,14 @@
 """A search: held-out images only, nothing twice, and on where it was stopped."""
 
+import inspect
 import json
 
 import pytest
 import torch
 
 from lab import search as module
-from lab.data import Digits, Split, load_digits
-from lab.search import DEFAULTS, HELD_OUT, Trial, build_recipe, hold_out, load_trials, search
+from lab.data import ROOT, Digits, Split, load_digits
+from lab.search import DEFAULTS, HELD_OUT, Trial, build_recipe, find_trials, hold_out, load_trials, search
 
 SMALL = {"layers": "c4 M c4 G", "epochs": 2, "batch_size": 100}
 OTHER = SMALL | {"layers": "c4 A c6 G", "rate": 0.05}
@@ -21,7 +22,7 @@ def data():
 
 @pytest.fixture
 def run(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(module, "OWN", tmp_path / "runs")
     return lambda *candidates, **knobs: list(search("t", candidates, jobs=1, folder=tmp_path, data=data, **knobs))
 
 
@@ -43,6 +44,32 @@ def test_nothing_is_run_twice_and_seeds_come_in_turn(run, tmp_path):
     assert [trial.seed for trial in run(SMALL, seeds=3)] == [2]
 
 
+def test_what_is_published_is_not_run_again_and_nothing_is_added_to_it(run, tmp_path, monkeypatch):
+    published = tmp_path / "published"
+    monkeypatch.setattr(module, "SEARCH", published)
+    first = run(SMALL)
+    published.mkdir()
+    (tmp_path / "t.jsonl").rename(published / "t.jsonl")
+    before = (published / "t.jsonl").read_bytes()
+    assert find_trials("t", tmp_path) == first
+    own = run(SMALL, OTHER, seeds=1)
+    assert [trial.settings for trial in own] == [OTHER]
+    assert find_trials("t", tmp_path) == first + own
+    assert load_trials(tmp_path / "t.jsonl") == own
+    assert (published / "t.jsonl").read_bytes() == before
+
+
+def test_what_is_all_there_needs_no_data(run, tmp_path, monkeypatch):
+    run(SMALL)
+    monkeypatch.setattr(module, "load_digits", lambda *_: pytest.fail("data were loaded"))
+    assert list(search("t", [SMALL], folder=tmp_path)) == []
+
+
+def test_searches_go_to_a_folder_of_ones_own():
+    assert module.OWN == ROOT / "runs" / "search"
+    assert inspect.signature(search).parameters["folder"].default == module.OWN
+
+
 @pytest.mark.parametrize("topic", ["", "../t", "t.jsonl", 5])
 def test_a_topic_cannot_lead_elsewhere(topic):
     with pytest.raises(ValueError, match=f"search: topic={topic!r} must be letters"):
@@ -52,7 +79,7 @@ def test_a_topic_cannot_lead_elsewhere(topic):
 def test_a_candidate_that_stands_there_twice_runs_once_and_a_lost_end_of_line_costs_nothing(run, tmp_path):
     path = tmp_path / "t.jsonl"
     assert len(run(SMALL, SMALL)) == 1
-    path.write_text(path.read_text().rstrip())
+    path.write_text(path.read_text(encoding="utf-8").rstrip(), encoding="utf-8")
     assert len(run(SMALL, OTHER)) == 1
     assert len(load_trials(path)) == 2
 
@@ -66,7 +93,7 @@ def test_a_network_that_cannot_run_is_named_before_anything_runs(run, tmp_path):
 
 
 def test_a_damaged_line_is_named(run, tmp_path):
-    (tmp_path / "t.jsonl").write_text("\n{")
+    (tmp_path / "t.jsonl").write_text("\n{", encoding="utf-8")
     with pytest.raises(ValueError, match="t.jsonl, line 2 is not a trial: "):
         run(SMALL)
 

@@ -23,7 +23,7 @@ def folder(tmp_path):
             correct = draw.integers(9_800, 9_900, 6).tolist()
             lines.append(vars(Trial(settings, seed, size, correct, [0.1] * 6, 1800.0, "d")))
     lines.append(vars(Trial(BASE | {"rate": 9.0}, 0, 100, None, None, 1.0, "d")))
-    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return tmp_path
 
 
@@ -58,6 +58,31 @@ def test_a_row_for_every_topic(folder):
     assert (row["candidates"], row["runs"], row["hours"], row["parameters"]) == (3, 12, "6.0", "100 – 200")
     best = max(max(values(folder, settings, count=1)) for settings in (BASE, *OTHERS))
     assert row["best last epoch, %"] == f"{best:.2f}"
+
+
+def test_a_topic_of_ones_own_is_as_good_as_a_published_one_and_is_not_listed(folder):
+    published = sorted(path.stem for path in SEARCH.glob("*.jsonl"))
+    assert search_page.search_table().index.tolist() == published
+    assert len(search_page.trials_of("t", folder)) == 12
+    assert len(search_page.trials_of(published[0], folder)) > 0
+    with pytest.raises(FileNotFoundError, match=f"there are {published[0]}, .*, t$"):
+        search_page.plot_search(["u"], folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "title"), [((3,), "last 3, %"), ((1, 2), "last 1 or 2, %"), ((5, 6), "last five, %")]
+)
+def test_means_of_fewer_than_five_epochs_say_so(tmp_path, epochs, title):
+    trials = [Trial(BASE | {"epochs": count}, 0, 100, [9_800] * count, [0.1] * count, 1.0, "d") for count in epochs]
+    (tmp_path / "u.jsonl").write_text("\n".join(json.dumps(vars(trial)) for trial in trials), encoding="utf-8")
+    assert title in search_page.ablation_table("u", folder=tmp_path).columns
+    assert search_page.plot_search(["u"], folder=tmp_path).axes[0].get_ylabel() == f"held-out images, {title}"
+
+
+def test_a_search_of_which_nothing_ended_is_named(tmp_path):
+    (tmp_path / "u.jsonl").write_text(json.dumps(vars(Trial(BASE, 0, 100, None, None, 1.0, "d"))), encoding="utf-8")
+    with pytest.raises(ValueError, match="every run of the search 'u' diverged"):
+        search_page.screen_table("u", folder=tmp_path)
 
 
 def test_a_figure_has_a_dot_for_every_run_that_ended(folder):

@@ -57,7 +57,7 @@ def run(folder, records, *arguments, images=256):
         command(folder, records, *arguments, images=images),
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=LIMIT_SECONDS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -74,7 +74,7 @@ def records(tmp_path):
 @pytest.mark.notebook
 def test_only_what_is_missing_is_run(tmp_path, records):
     run(tmp_path, records, "--cores", "2")
-    assert [json.loads(path.read_text())["seed"] for path in records] == [0, 1]
+    assert [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in records] == [0, 1]
     assert all(path.with_suffix(".ipynb").exists() for path in records)
     before = [path.stat().st_mtime_ns for path in records]
     assert "Nothing to be done" in run(tmp_path, records, "--cores", "2")
@@ -102,7 +102,7 @@ def test_a_killed_batch_goes_on(tmp_path, records):
     process.communicate()
     assert not all(path.exists() for path in records)
     run(tmp_path, records, "--cores", "2", "--rerun-incomplete", images=0)
-    assert [json.loads(path.read_text())["seed"] for path in records] == [0, 1]
+    assert [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in records] == [0, 1]
 
 
 @pytest.mark.notebook
@@ -112,7 +112,7 @@ def test_records_go_to_storage(tmp_path, records):
     store = ["--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path)]
     folder, names = "runs/stored", [path.relative_to(tmp_path) for path in records]
     run(folder, [f"{folder}/{name}" for name in names], "--cores", "2", *store)
-    assert [json.loads((tmp_path / folder / name).read_text())["seed"] for name in names] == [0, 1]
+    assert [json.loads((tmp_path / folder / name).read_text(encoding="utf-8"))["seed"] for name in names] == [0, 1]
     assert not (ROOT / folder).exists()
 
 
@@ -122,4 +122,4 @@ def test_records_go_to_storage(tmp_path, records):
 def test_jobs_go_through_slurm(tmp_path, records):
     shown = run(tmp_path, records, "--profile", "workflow/slurm")
     assert shown.count("has been submitted with SLURM jobid") == 2
-    assert [json.loads(path.read_text())["seed"] for path in records] == [0, 1]
+    assert [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in records] == [0, 1]
