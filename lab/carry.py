@@ -6,6 +6,7 @@ with the old code stands. It is a check on little data, not a proof; where it fa
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -83,9 +84,9 @@ def equal_digests(rung, digest, path=SAME_BITS):
 
 
 def _probe(tree, name, images, run_dir):
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, name, str(images), str(run_dir)], cwd=tree, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", PROBE, name, str(images), str(run_dir)]
+    environment = os.environ | {"PYTHONUTF8": "1"}  # earlier code read files as the locale says
+    done = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", env=environment)
     if done.returncode:
         raise RuntimeError(f"{name} failed in {tree}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -100,7 +101,7 @@ def _first_difference(before, after):
 
 
 def _git(*arguments):
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8")
 
 
 def _read(path):

@@ -98,10 +98,17 @@ class Checkpoints:
         path = next((path for path in paths if path.exists()), None)
         if path is not None:
             self._load(trainee, path)
-        elif (other := self._standing()) and other.key() != self.record.key():
+            return
+        other = self._standing()
+        unfinished = sorted(self.folder.glob(f"seed{self.record.seed}-*.checkpoint"))
+        if other and other.key() != self.record.key():
             print(
                 f"{self.path.name} is of a run with {_differences(other, self.record)}: it will be kept as "
                 f"{self._aside(other).name}, and this one trains from the start."
+            )
+        elif not other and unfinished:
+            print(
+                f"{unfinished[0].name} is of a run with another recipe, data or code: this one trains from the start."
             )
 
     def save(self, trainee):

@@ -64,8 +64,9 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
     A checkpoint is written after every epoch. Called again with the same recipe, data, seed, device, threads, code and
     versions, training resumes after the last finished epoch, with the same bits as if it had never stopped; a run that
     had finished is only read back. Code is the same if its source is, as far as that can be followed, and if the first
-    few batches from the seed come out bit for bit as they did; see `lab.checkpoints` for what that cannot see. Else the
-    run begins anew, with a record of its own: the one that stood in its place is kept beside it.
+    few batches from the seed come out bit for bit as they did. Else the run says so and begins anew, with a record of
+    its own: the one that stood in its place is kept beside it. What neither can see is code without a source that acts
+    only later, such as a module that changes itself in its fifth epoch, or only on a GPU.
 
     Args:
         recipe: a Recipe.
