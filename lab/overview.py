@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lab.acting import blank_images, undisturbed
 from lab.claims import Claim, judge
 from lab.data import ROOT
-from lab.receptive_field import receptive_field
+from lab.receptive_field import known_receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import find_rungs
 from lab.schema import read_json
@@ -39,7 +39,7 @@ def _row(rung):
     row = {
         "idea": rung.idea,
         "parameters": rung.recipe.parameters,
-        "receptive field": receptive_field(network),
+        "receptive field": known_receptive_field(network),
         "multiply-accumulates": multiply_accumulates(network),
     }
     records, summary = load_records(rung.id), rung.summary

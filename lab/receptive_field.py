@@ -85,6 +85,14 @@ def receptive_field(network, image_size=28):
     return trace_layers(network, image_size)[-1].receptive_field
 
 
+def known_receptive_field(network):
+    """The receptive field, or None where it cannot be traced: for tables that a reader may add to."""
+    try:
+        return receptive_field(network)
+    except Opaque:
+        return None
+
+
 def trace_units(network, image_size=28):
     """One Unit per direct child of the network, in the order in which they act; raises as `trace_layers`."""
     last_of_child = {layer.name.split(".")[0]: layer for layer in trace_layers(network, image_size)}

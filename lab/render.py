@@ -15,7 +15,7 @@ from lab.data import ROOT
 from lab.files import write_atomically
 from lab.ladders import LADDERS
 from lab.overview import source_steps
-from lab.receptive_field import receptive_field
+from lab.receptive_field import known_receptive_field, receptive_field
 from lab.results import LAST, load_records
 from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.show import accuracy_with_spread, format_change, ladder_table, summary_row
@@ -175,8 +175,8 @@ def _link(notebook, other):
 def result(rung):
     """The Result of a rung: figures, constraint, and what the original reported."""
     records = load_records(rung.id)
-    parameters, field = rung.recipe.parameters, receptive_field(rung.recipe.specimen())
-    rows = [("parameters", f"{parameters:,}"), ("receptive field", f"{field} pixels")]
+    parameters, field = rung.recipe.parameters, known_receptive_field(rung.recipe.specimen())
+    rows = [("parameters", f"{parameters:,}"), ("receptive field", f"{field} pixels" if field else "cannot be traced")]
     sources = [("the original reported", original(rung))] if rung.source else []
     if not records:
         command = f"`make run RUNGS={rung.id} DATASET=mnist`"

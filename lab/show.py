@@ -16,7 +16,7 @@ import torch
 import model
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
-from lab.receptive_field import acting_table, layer_table, receptive_field
+from lab.receptive_field import acting_table, known_receptive_field, layer_table
 from lab.recipe import WITH_MOMENTUM
 from lab.results import Summary, folder_of, load_records, published_recipe, why_not_published
 from lab.rungs import find_rungs
@@ -171,11 +171,10 @@ def _yours(records):
 
 def _own_row(run):
     """A run of one's own as a row of `ladder_table`."""
-    try:
-        field = receptive_field(run.recipe.specimen())
-    except ValueError:  # it is not a chain of layers
-        field = "–"
-    sizes = {"parameters": f"{run.recipe.parameters:,}", "receptive field": field}
+    sizes = {
+        "parameters": f"{run.recipe.parameters:,}",
+        "receptive field": known_receptive_field(run.recipe.specimen()),
+    }
     return {"idea": run.recipe.network.__name__, **sizes, **summary_row(Summary.of([run.record]))}
 
 
@@ -192,7 +191,7 @@ def ladder_table(letter, *, up_to=None):
         row = {
             "idea": rung.idea,
             "parameters": f"{rung.recipe.parameters:,}",
-            "receptive field": receptive_field(rung.recipe.specimen()),
+            "receptive field": known_receptive_field(rung.recipe.specimen()),
         }
         if summary := rung.summary:
             row |= summary_row(summary)

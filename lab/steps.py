@@ -1,7 +1,7 @@
 """The rungs as data for other tools; the fields are relied upon, see `python -m lab steps --json`."""
 
 from lab.ladders import CONSISTENT
-from lab.receptive_field import receptive_field
+from lab.receptive_field import known_receptive_field
 from lab.results import load_records
 from lab.rungs import find_rungs
 
@@ -24,7 +24,7 @@ def describe_rung(rung):
         "network": recipe.network.__name__,
         "arguments": recipe.as_dict()["arguments"],
         "parameters": recipe.parameters,
-        "receptive_field": receptive_field(recipe.specimen()),
+        "receptive_field": known_receptive_field(recipe.specimen()),
         "constraint": str(rung.goal),
         "recipe": recipe.as_dict(),
         "seeds": [record.seed for record in records],

@@ -45,8 +45,9 @@ def _convolution_window(module, label):
     reach = (kernel - 1) * dilation
     same = {"same": reach // 2, "valid": 0}  # torch pads an odd rest at the far end
     padding = same[module.padding] if isinstance(module.padding, str) else _only(module.padding, label)
-    if module.padding_mode == "circular" or (module.padding_mode != "zeros" and 2 * padding > reach):
-        # a window that reaches in as far as out holds all pixels that are mirrored or repeated for it
+    from_outside = {"zeros": False, "circular": padding > 0}
+    # a window that reaches in as far as out holds all pixels that are mirrored or repeated for it
+    if from_outside.get(module.padding_mode, 2 * padding > reach):
         raise Opaque(f"{label} pads with pixels from outside its window: padding_mode={module.padding_mode!r}")
     return kernel, _only(module.stride, label), padding, dilation
 

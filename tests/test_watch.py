@@ -282,7 +282,7 @@ class Wide(nn.Conv2d):
     ("network", "field"),
     [
         (nn.Sequential(nn.MaxPool2d([2, 2]), nn.AvgPool2d((2,)), nn.Conv2d(1, 1, [3, 3])), 12),
-        (nn.Sequential(Wide(1, 1), nn.Conv2d(1, 1, 3)), 7),
+        (nn.Sequential(Wide(1, 1), nn.Conv2d(1, 1, 3, padding_mode="circular")), 7),
         (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3)), nn.ReLU(inplace=True)), 3),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 1, 3)), 3),
         (nn.Sequential(nn.Conv2d(1, 4, 28), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 10), nn.Softmax(-1)), 28),
