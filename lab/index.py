@@ -155,9 +155,11 @@ def _section(folder, rows, titles):
 
 def _line(row, titles):
     record = row.record
-    title = html.escape(_name(row, titles))
+    title, name = html.escape(_name(row, titles)), row.folder.name
     if row.page:
         title = f'<a href="{quote(os.fsencode(row.page.as_posix()))}">{title}</a>'
+    if not _name(row, titles).lower().startswith(name.lower()):  # a copy of a notebook has its title too
+        title += f"<small>{html.escape(name)}</small>"
     cells = [title, str(row.seed), *(("–",) * 4 if record is None else _cells(record))]
     remarks = "<br>".join(html.escape(remark) for remark in row.remarks)
     cells.append(f'<span class="bad">{remarks}</span>' if row.is_bad else remarks)

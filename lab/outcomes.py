@@ -105,7 +105,7 @@ def _remarks(rung, records):
     if ours | {"epochs": 0} != theirs | {"epochs": 0}:
         yield f"{rung.id} was trained with a recipe that is not the published one."
     elif ours != theirs:
-        yield f"{rung.id} was trained for {ours['epochs']} epochs, the published runs for {theirs['epochs']}."
+        yield f"{rung.id} was trained for {ours['epochs']} of the {theirs['epochs']} epochs of the published runs."
 
 
 def percent(fraction):

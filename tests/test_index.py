@@ -25,7 +25,7 @@ def rows_of(folder):
     """One list of cells per row of the index, tags removed, and the whole page."""
     text = write_index(folder).read_text(encoding="utf-8")
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in ROW.findall(text)]
-    return [[re.sub(r"<[^>]*>", " ", cell).strip() for cell in row] for row in cells], text
+    return [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in cells], text
 
 
 def keep(path, record):
@@ -54,7 +54,8 @@ def test_every_record_is_listed_wherever_it_lies(tmp_path):
     remarks = {row[0]: row[-1] for row in rows}
     assert [row[-1] for row in rows if row[1] == "2"] == ["an earlier run with other settings"]
     assert "a recipe of one's own".replace("'", "&#x27;") in [row[-1] for row in rows]
-    assert "B07 · More capacity (no dropout)" in remarks
+    assert "B07 · More capacity (no dropout) b07_no_dropout" in remarks
+    assert "A03 · Batch normalisation a03-own" in remarks
     assert "0123456789ab: c8 G" in remarks
     assert "batch/abc (1)" in text
     assert 'href="l%C3%A4ufe%201/tiefer/x00/seed0.json"' in text

@@ -47,7 +47,9 @@ def test_the_row_of_a_rung_says_what_it_is_the_mean_of(seeds, epochs, count, wor
     expected = ["a03", words, str(seeds), percent(statistics.fmean(values)), spread, percent(min(values))]
     expected.append(f"{percent(published)} (n={len(PUBLISHED)})")
     assert row.split() == " ".join(expected).split()
-    assert remarks == ([] if epochs == 15 else [f"a03 was trained for {epochs} epochs, the published runs for 15."])
+    assert remarks == (
+        [] if epochs == 15 else [f"a03 was trained for {epochs} of the 15 epochs of the published runs."]
+    )
 
 
 def test_where_the_end_counts_the_end_is_shown():
