@@ -125,7 +125,8 @@ class Rung(Notebook):
         They are what the cells tagged "recipe" and "ablations" make, run with the default parameters, and with what
         the cells above define: a network may be a class in a cell of its own.
         """
-        scope = self.defaults() | {name: importlib.import_module(name) for name in ("model", "utils")}
+        scope = self.defaults() | {"__name__": "__main__"}  # as in the notebook
+        scope |= {name: importlib.import_module(name) for name in ("model", "utils")}
         self._run(self._definitions(), scope, "what the cells above the recipe define")
         self.run_cell("recipe", scope)
         if self.has("ablations"):

@@ -13,7 +13,7 @@ from lab.files import write_atomically
 from lab.parameters import check_values
 from lab.schema import read_json
 
-OTHERS = ("carry.py", "digest.py", "native/library.py")
+OTHERS = ("native/library.py",)
 FILES = sorted(path for path in (ROOT / "lab").rglob("*.py") if not path.as_posix().endswith(OTHERS))
 LOCALES = {
     "plain C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
