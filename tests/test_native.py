@@ -71,7 +71,10 @@ def test_gradient_is_that_of_torch_in_double_precision(layers, digits):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("layers", "optimizer"), [("c5 A c6 G", "SGD"), ("c5 A s6 r4 G", "Muon")])
+@pytest.mark.parametrize(
+    ("layers", "optimizer"),
+    [("c5 A c6 G", "SGD"), ("c5 A s6 r4 G", "Muon"), ("c6 A s6 s6= G", "SGD"), ("c6 A s6 s6= s6~ r4 G", "Muon")],
+)
 def test_steps_average_and_measurement_are_those_of_torch(layers, optimizer, digits):
     chosen = recipe(layers, weight_decay=0.01, average=0.8, momentum=0.7, optimizer=optimizer)
     ours, theirs = (begin(chosen, 0, torch.device("cpu"), 336) for _ in range(2))
