@@ -144,7 +144,6 @@ def _choose_trainer(recipe, digits, device):
         return training.train_epoch, versions
     reason = native.why_not(recipe, digits) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
-        native.prepare()
         return native.train_epoch, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")
     return training.train_epoch, versions

@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -200,7 +200,7 @@ def _run(settings, seed, data, run_dir):
     except TrainingDiverged:
         correct = loss = None
     seconds = round(time.perf_counter() - started, 1)
-    digest = native.source_digest() if compiled else recipe_digest(recipe)
+    digest = recipe_digest(replace(recipe, compiled=compiled))
     return Trial(settings, seed, recipe.parameters, correct, loss, seconds, digest)
 
 

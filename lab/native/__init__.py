@@ -7,8 +7,6 @@ distorted in the same way. They add up in another order, so their numbers agree 
 compare gradients, steps, averages and whole runs with torch.
 """
 
-import functools
-import hashlib
 import math
 import time
 
@@ -16,19 +14,23 @@ import numpy as np
 import torch
 
 from lab.augment import RandomAffine
-from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, load_library
+from lab.native.build import CannotCompile, load_library, source_digest
+from lab.native.library import LANES, Compiled, describe
 from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
 from lab.training import EpochStats, TrainingDiverged, begin
 
+__all__ = ["source_digest", "train", "train_epoch", "why_not"]
 SIDE = 28
 
 
 def why_not(recipe, data):
-    """What keeps this trainer from a recipe on some data, in words; None if nothing does."""
+    """What keeps this trainer from a recipe on some data, in words; None if nothing does.
+
+    It compiles, if this process has not yet.
+    """
     transform = recipe.augmentation[0] if recipe.augmentation else None
     one_affine = len(recipe.augmentation) == 1 and isinstance(transform, RandomAffine) and not transform.fill
     limits = {
-        "there is no C++ compiler": compiler() is None,
         "it is not trained with Nesterov's momentum": recipe.optimizer not in WITH_MOMENTUM or not recipe.nesterov,
         "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),
         "its momentum is cycled": isinstance(recipe.schedule, OneCycleLR),
@@ -41,14 +43,10 @@ def why_not(recipe, data):
         return found
     try:
         describe(recipe.specimen())
-    except NotImplementedError as error:
+        load_library()
+    except (NotImplementedError, CannotCompile) as error:
         return str(error)
     return None
-
-
-def prepare():
-    """Compile now, if this process has not yet, so that the first epoch need not wait for it."""
-    load_library()
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
@@ -90,13 +88,6 @@ def train(recipe, data, seed):
             if not math.isfinite(rows[-1][1]):
                 raise TrainingDiverged(f"the loss became {rows[-1][1]} after epoch {len(rows)}")
     return rows
-
-
-@functools.cache
-def source_digest():
-    """Digest of this trainer's own code: it changes when a number that it finds could."""
-    content = b"".join(path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in (".py", ".h", ".cpp"))
-    return hashlib.sha256(content).hexdigest()
 
 
 def _draw(trainee, recipe, order):

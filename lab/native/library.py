@@ -1,30 +1,18 @@
-"""The compiled trainer as Python sees it: built when it is first needed, spoken to through ctypes."""
+"""The compiled trainer as Python sees it, spoken to through ctypes."""
 
 import ctypes
-import functools
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from lab.data import CLASSES, MEAN, STD
+from lab.native.build import load_library
 from lab.recipe import average_decay
 
-FOLDER = Path(__file__).parent
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
 LANES = 16  # images that one vector holds, see kernels.h
 FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
 NONE, MAX, AVERAGE, GLOBAL = range(4)
-
-
-def compiler():
-    """The C++ compiler, g++ unless CXX names another; None if there is none."""
-    return shutil.which(os.environ.get("CXX", "g++"))
 
 
 class Compiled:
@@ -153,20 +141,6 @@ def _fill(tensors, values):
         for tensor in tensors:
             part, values = values[: tensor.numel()], values[tensor.numel() :]
             tensor.copy_(part.view(tensor.shape))
-
-
-@functools.cache
-def load_library():
-    """Compile for this very processor, once a process: five seconds, and nothing old can be found."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = FOLDER / "trainer.cpp", Path(folder) / "trainer.so"
-        done = subprocess.run([compiler(), *FLAGS, source, "-o", target], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{compiler()} could not compile {source}: {done.stderr[:2000]}")
-        loaded = ctypes.CDLL(str(target))
-    loaded.create.restype = ctypes.c_void_p
-    loaded.train.restype = loaded.evaluate.restype = ctypes.c_double
-    return loaded
 
 
 def describe(network):
