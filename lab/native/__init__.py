@@ -15,12 +15,12 @@ import torch
 
 from lab.augment import RandomAffine
 from lab.native.build import CannotCompile, load_library, source_digest
-from lab.native.library import LANES, Compiled, describe
+from lab.native.describe import SIDE, describe
+from lab.native.library import LANES, Compiled
 from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
 from lab.training import EpochStats, TrainingDiverged, begin
 
 __all__ = ["source_digest", "train", "train_epoch", "why_not"]
-SIDE = 28
 
 
 def why_not(recipe, data):
@@ -29,7 +29,7 @@ def why_not(recipe, data):
     It compiles, if this process has not yet.
     """
     transform = recipe.augmentation[0] if recipe.augmentation else None
-    one_affine = len(recipe.augmentation) == 1 and isinstance(transform, RandomAffine) and not transform.fill
+    one_affine = len(recipe.augmentation) == 1 and type(transform) is RandomAffine and not transform.fill
     limits = {
         "it is not trained with Nesterov's momentum": recipe.optimizer not in WITH_MOMENTUM or not recipe.nesterov,
         "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),

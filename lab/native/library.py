@@ -4,15 +4,13 @@ import ctypes
 
 import numpy as np
 import torch
-from torch import nn
 
-from lab.data import CLASSES, MEAN, STD
+from lab.data import MEAN, STD
 from lab.native.build import load_library
+from lab.native.describe import describe, norms
 from lab.recipe import average_decay
 
 LANES = 16  # images that one vector holds, see kernels.h
-FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
-NONE, MAX, AVERAGE, GLOBAL = range(4)
 
 
 class Compiled:
@@ -83,7 +81,7 @@ class Compiled:
             _fill(average.module.parameters(), average_weights)
             _fill(_statistics(average.module), average_statistics)
             average.n_averaged += batches
-        for norm in _norms(network) + (_norms(average.module) if average else []):
+        for norm in norms(network) + (norms(average.module) if average else []):
             norm.num_batches_tracked += batches
 
     def _takes(self, batches, decay):
@@ -123,12 +121,8 @@ def _at(array):
     return array.ctypes.data_as(ctypes.c_void_p)
 
 
-def _norms(network):
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
 def _statistics(network):
-    return [buffer for norm in _norms(network) for buffer in (norm.running_mean, norm.running_var)]
+    return [buffer for norm in norms(network) for buffer in (norm.running_mean, norm.running_var)]
 
 
 def _flat(tensors):
@@ -141,68 +135,3 @@ def _fill(tensors, values):
         for tensor in tensors:
             part, values = values[: tensor.numel()], values[tensor.numel() :]
             tensor.copy_(part.view(tensor.shape))
-
-
-def describe(network):
-    """Units as int64 (units, 10), see `Description` in unit.h, and the offset of the last matrix.
-
-    Raises: NotImplementedError naming the layer that the compiled trainer does not know.
-    """
-    _require(network, isinstance(network, nn.Sequential) and len(network) > 3)
-    offsets, weights = {}, 0
-    for parameter in network.parameters():
-        offsets[id(parameter)] = weights
-        weights += parameter.numel()
-    *body, average, matrix, flatten = network
-    units, statistics = [], 0
-    for layer in body:
-        if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-            _require(layer, units and units[-1]["post"] == NONE)
-            _require(layer, (layer.kernel_size, layer.stride, layer.padding) == (2, 2, 0))
-            units[-1]["post"] = MAX if isinstance(layer, nn.MaxPool2d) else AVERAGE
-        else:
-            units.append(_describe_unit(layer, offsets) | {"statistics": statistics})
-            statistics += 2 * units[-1]["outputs"]
-    _require(average, isinstance(average, nn.AdaptiveAvgPool2d) and average.output_size == 1)
-    _require(average, units and units[-1]["post"] == NONE)
-    _require(matrix, _is_convolution(matrix, 1) and matrix.out_channels == CLASSES)
-    _require(flatten, isinstance(flatten, nn.Flatten))
-    units[-1]["post"] = GLOBAL
-    return np.array([list(unit.values()) for unit in units], dtype=np.int64), offsets[id(matrix.weight)]
-
-
-def _describe_unit(layer, offsets):
-    parts = list(layer) if isinstance(layer, nn.Sequential) else [layer]
-    _require(layer, [type(part) for part in parts][1:] == [nn.BatchNorm2d, nn.ReLU])
-    convolution, norm, _ = parts
-    first, last = convolution if isinstance(convolution, nn.Sequential) and len(convolution) == 2 else [convolution] * 2
-    separable = first is not last
-    _require(layer, _is_convolution(last, 1) or (_is_convolution(last, 3) and not separable))
-    _require(layer, not separable or _is_convolution(first, 3, groups=first.in_channels))
-    _require(layer, (norm.eps, norm.momentum) == (1e-5, 0.1))
-    return {
-        "kind": SEPARABLE if separable else FULL if first.kernel_size == (3, 3) else POINTWISE,
-        "inputs": first.in_channels,
-        "outputs": last.out_channels,
-        "padding": first.padding[0],
-        "post": NONE,
-        "weight": offsets[id(first.weight)],
-        "pointwise": offsets[id(last.weight)],
-        "scale": offsets[id(norm.weight)],
-        "shift": offsets[id(norm.bias)],
-    }
-
-
-def _is_convolution(layer, side, groups=1):
-    """Whether it is a plain convolution of so many pixels a side: no bias, no stride, padding of at most its reach."""
-    return (
-        isinstance(layer, nn.Conv2d)
-        and (layer.kernel_size, layer.stride, layer.dilation) == ((side, side), (1, 1), (1, 1))
-        and layer.padding in [(0, 0), (1, 1)][: (side + 1) // 2]
-        and (layer.groups, layer.bias) == (groups, None)
-    )
-
-
-def _require(layer, known):
-    if not known:
-        raise NotImplementedError(f"it does not know {layer} in this place")
