@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lab import native, training
 from lab.augment import RandomAffine, RandomRotation, affine
-from lab.data import Digits, load_digits, normalise
+from lab.data import Digits, Split, load_digits, normalise
 from lab.fitting import fit
 from lab.native.library import Compiled
 from lab.recipe import OneCycleLR, StepLR
@@ -159,6 +159,44 @@ def test_a_search_sees_the_run_that_fit_makes(digits, tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("count", [1, 50, 95])
+def test_test_images_need_not_come_in_sixteens(count, digits, tmp_path):
+    chosen = replace(recipe("c6 M c8 G", average=0.9), compiled=True)
+    data = replace(digits, test=digits.test.first(count))
+    rows = native.train(chosen, data, 7)
+    record = fit(chosen, data, rung="odd", seed=7, device="cpu", run_dir=tmp_path).record
+    assert [correct for correct, _ in rows] == [row["test_correct"] for row in record.epochs]
+    assert [loss for _, loss in rows] == pytest.approx([row["test_loss"] for row in record.epochs], rel=1e-4)
+
+
+def expanded(images):
+    return images[:1].expand(len(images), -1, -1, -1)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda split: Split(split.images.mT, split.labels),
+        lambda split: Split(split.images.flip(3).mT, split.labels),
+        lambda split: Split(split.images.to(memory_format=torch.channels_last), split.labels),
+        lambda split: Split(expanded(split.images), split.labels),
+        lambda split: Split(split.images, split.labels.repeat_interleave(2)[::2]),
+        lambda split: Split(split.images, split.labels[:1].expand(len(split))),
+        lambda split: Split(split.images.repeat(2, 1, 1, 1)[::2], split.labels.repeat(2)[::2]),
+        lambda split: Split(torch.cat([split.images, split.images], dim=3)[..., 14:42], split.labels),
+    ],
+)
+def test_images_and_labels_lie_in_memory_as_they_may(laid_out, digits):
+    chosen, train, test = recipe("c4 M c6 G"), laid_out(digits.train), laid_out(digits.test)
+    copies = [Split(split.images.clone().contiguous(), split.labels.clone().contiguous()) for split in (train, test)]
+    assert native.why_not(chosen, replace(digits, train=train, test=test)) is None
+    assert native.train(chosen, replace(digits, train=train, test=test), 1) == native.train(
+        chosen, replace(digits, train=copies[0], test=copies[1]), 1
+    )
+
+
+@needs_compiler
 def test_training_leaves_random_numbers_alone(digits):
     torch.manual_seed(0)
     native.train(recipe("c4 M c4 G", epochs=1), digits, 5)
@@ -192,6 +230,7 @@ def test_nothing_keeps_it_from_these(layers, digits):
         ({"augmentation": (RandomRotation(5.0),)}, "RandomAffine"),
         ({"augmentation": (RandomAffine(5.0, fill=0.5),)}, "RandomAffine"),
         ({"batch_size": 40}, "sixteens"),
+        ({"batch_size": 352}, "more than all images"),
         ({"loss": "nll"}, "cross-entropy"),
         ({"precision": "bfloat16"}, "float32"),
         ({"held_out": 16}, "holds out"),

@@ -15,10 +15,10 @@ import torch
 
 from lab.augment import RandomAffine
 from lab.native.build import CannotCompile, load_library, source_digest
-from lab.native.describe import SIDE, describe
-from lab.native.library import LANES, Compiled
+from lab.native.describe import describe
+from lab.native.library import LANES, Compiled, draw
 from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
-from lab.training import EpochStats, TrainingDiverged, begin
+from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
 __all__ = ["source_digest", "train", "train_epoch", "why_not"]
 
@@ -30,12 +30,14 @@ def why_not(recipe, data):
     """
     transform = recipe.augmentation[0] if recipe.augmentation else None
     one_affine = len(recipe.augmentation) == 1 and type(transform) is RandomAffine and not transform.fill
+    images, batch = len(data.train), recipe.batch_size
     limits = {
         "it is not trained with Nesterov's momentum": recipe.optimizer not in WITH_MOMENTUM or not recipe.nesterov,
         "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),
         "its momentum is cycled": isinstance(recipe.schedule, OneCycleLR),
         "it is distorted by something else than one RandomAffine with black corners": not one_affine,
-        "images do not come in sixteens": recipe.batch_size % LANES or len(data.train) % LANES,
+        "images do not come in sixteens": batch % LANES or images % LANES,
+        "a batch holds more than all images": batch > images,
         "it is not plain float32 cross-entropy": recipe.loss != "cross_entropy" or recipe.precision != "float32",
         "it holds out images of its own": recipe.held_out,
     }
@@ -59,7 +61,7 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     batches = math.ceil(len(split) / recipe.batch_size)
     compiled = Compiled(trainee, recipe.batch_size)
     rates = _rates(trainee, batches)
-    correct, loss = compiled.train(split, order, _draw(trainee, recipe, order), rates, recipe)
+    correct, loss = compiled.train(split, order, draw(trainee, recipe, order), rates, recipe)
     if not math.isfinite(loss):
         raise TrainingDiverged(
             f"the loss became {loss} at a learning rate of at most {max(rates):g}. A lower learning rate is the usual "
@@ -75,7 +77,7 @@ def train(recipe, data, seed):
     """Train one network and keep nothing but how it does, for a search.
 
     Args:
-        recipe, data: such that `why_not` has no objection; test images come in sixteens, too.
+        recipe, data, seed: such that `why_not` has no objection.
 
     Returns: list of (correct answers, loss in nats) on the test images, an epoch each. Raises: TrainingDiverged.
     """
@@ -84,21 +86,18 @@ def train(recipe, data, seed):
         trainee = begin(recipe, seed, torch.device("cpu"), len(data.train))
         for _ in range(recipe.epochs):
             train_epoch(trainee, recipe, data.train)
-            rows.append(Compiled(trainee, recipe.batch_size).evaluate(data.test))
+            rows.append(_measure(trainee, recipe, data.test))
             if not math.isfinite(rows[-1][1]):
                 raise TrainingDiverged(f"the loss became {rows[-1][1]} after epoch {len(rows)}")
     return rows
 
 
-def _draw(trainee, recipe, order):
-    """Distortions of an epoch, float32 (N, 5): the numbers that training with torch would draw."""
-    (transform,) = recipe.augmentation
-    drawn = []
-    for batch in order.split(recipe.batch_size):
-        with trainee.augmentation:
-            degrees, shift, scale, shear = transform.draw(len(batch), SIDE)
-        drawn.append(torch.cat([degrees[:, None], shift, scale[:, None], shear[:, None]], dim=1))
-    return torch.cat(drawn)
+def _measure(trainee, recipe, split):
+    """(correct answers, loss in nats) of the outcome; by torch where images do not come in sixteens."""
+    if len(split) % LANES:
+        stats = evaluate(trainee.outcome, split, recipe)
+        return stats.correct, stats.loss
+    return Compiled(trainee, recipe.batch_size).evaluate(split)
 
 
 def _rates(trainee, batches):

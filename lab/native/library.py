@@ -7,7 +7,7 @@ import torch
 
 from lab.data import MEAN, STD
 from lab.native.build import load_library
-from lab.native.describe import describe, norms
+from lab.native.describe import SIDE, describe, norms
 from lab.recipe import average_decay
 
 LANES = 16  # images that one vector holds, see kernels.h
@@ -48,16 +48,18 @@ class Compiled:
         correct = ctypes.c_int64()
         bilinear = recipe.augmentation[0].interpolation == "bilinear"
         order, distortions, takes = order.numpy(), distortions.numpy(), self._takes(len(rates), recipe.average)
+        images, labels = split.images.contiguous(), split.labels.contiguous()
         arrays = _at(order), ctypes.c_int64(len(order)), _at(distortions), int(bilinear), _at(rates), _at(takes)
         knobs = ctypes.c_float(recipe.momentum), ctypes.c_float(recipe.weight_decay), int(recipe.optimizer == "Muon")
-        loss = self.library.train(self.handle, _data(split), *arrays, *knobs, ctypes.byref(correct))
+        loss = self.library.train(self.handle, _data(images, labels), *arrays, *knobs, ctypes.byref(correct))
         return correct.value, loss / len(order)
 
     def evaluate(self, split):
         """Measure the averaged network, or the network itself if no average is kept; (correct answers, loss)."""
         correct = ctypes.c_int64()
         count = ctypes.c_int64(len(split))
-        loss = self.library.evaluate(self.handle, _data(split), count, ctypes.byref(correct))
+        images, labels = split.images.contiguous(), split.labels.contiguous()
+        loss = self.library.evaluate(self.handle, _data(images, labels), count, ctypes.byref(correct))
         return correct.value, loss / len(split)
 
     def gradient(self):
@@ -102,6 +104,17 @@ class Compiled:
         self.library.copy_state(self.handle, places, int(to_trainer))
 
 
+def draw(trainee, recipe, order):
+    """Distortions of the images of an epoch, float32 (N, 5): the numbers that training with torch would draw."""
+    (transform,) = recipe.augmentation
+    drawn = []
+    for batch in order.split(recipe.batch_size):
+        with trainee.augmentation:
+            degrees, shift, scale, shear = transform.draw(len(batch), SIDE)
+        drawn.append(torch.cat([degrees[:, None], shift, scale[:, None], shear[:, None]], dim=1))
+    return torch.cat(drawn)
+
+
 class _Data(ctypes.Structure):
     _fields_ = [
         ("images", ctypes.c_void_p),
@@ -111,10 +124,9 @@ class _Data(ctypes.Structure):
     ]
 
 
-def _data(split):
-    for tensor in (split.images, split.labels):
-        assert tensor.is_contiguous(), "a copy would be gone before it is read"
-    return _Data(split.images.data_ptr(), split.labels.data_ptr(), -MEAN / STD, (1 - MEAN) / STD)
+def _data(images, labels):
+    """Where images and labels lie, one after the other; both have to outlive what reads them."""
+    return _Data(images.data_ptr(), labels.data_ptr(), -MEAN / STD, (1 - MEAN) / STD)
 
 
 def _at(array):
