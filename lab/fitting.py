@@ -86,7 +86,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         torch.set_num_threads(threads)
     keep_freed_memory()
     train, held_out, test = _splits(recipe, digits, device)
-    train_epoch, versions = _choose_trainer(recipe, digits, device)
+    train_epoch, versions = _choose_trainer(recipe, digits, device, seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainee = begin(recipe, seed, device, len(train))
         record = RunRecord(
@@ -137,12 +137,12 @@ def choose_device(name):
     return torch.device(name)
 
 
-def _choose_trainer(recipe, digits, device):
+def _choose_trainer(recipe, digits, device, seed):
     """The function that trains an epoch, and the versions to record; says so where there is no compiled training."""
     versions = describe_versions()
     if not recipe.compiled:
         return training.train_epoch, versions
-    reason = native.why_not(recipe, digits) if device.type == "cpu" else f"the device is {device.type}"
+    reason = native.why_not(recipe, digits, seed) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
         return native.train_epoch, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lab import native, training
@@ -13,6 +14,7 @@ from lab.augment import RandomAffine, RandomRotation, affine
 from lab.data import Digits, Split, load_digits, normalise
 from lab.fitting import fit
 from lab.native.library import Compiled
+from lab.notation import Notation
 from lab.recipe import OneCycleLR, StepLR
 from lab.search import build_recipe
 from lab.training import begin, evaluate, run_epoch
@@ -244,6 +246,43 @@ def test_nothing_keeps_it_from_these(layers, digits):
 )
 def test_what_it_cannot_do_is_said_before_it_begins(change, reason, digits):
     assert reason in native.why_not(replace(recipe("c4 G"), **change), digits)
+
+
+class Residual(nn.Sequential):
+    def forward(self, maps):
+        return maps + super().forward(maps)
+
+
+class WithResidual(nn.Sequential):
+    def __init__(self):
+        first, second, *rest = Notation("c6 r6 M s8 G")
+        super().__init__(first, Residual(*second), *rest)
+
+
+class WithFrozen(nn.Sequential):
+    def __init__(self):
+        super().__init__(*Notation("c6 r6 M s8 G"))
+        self[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize(("network", "reason"), [(WithResidual, "forward"), (WithFrozen, "requires_grad")])
+def test_a_network_that_it_does_not_know_is_trained_by_torch(network, reason, digits, tmp_path, capsys):
+    runs = [
+        fit(
+            replace(recipe("c4 G"), network=network, arguments={}, compiled=compiled),
+            digits,
+            rung="t",
+            device="cpu",
+            run_dir=tmp_path / str(compiled),
+        )
+        for compiled in (True, False)
+    ]
+    states = [run.network.state_dict() for run in runs]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert [run.record.versions.get("trainer") for run in runs] == [None, None]
+    printed = capsys.readouterr().out
+    assert printed.count("Trained with torch, not with the compiled trainer") == 1
+    assert f"{reason} is not as usual." in printed
 
 
 def test_without_a_compiler_it_says_so(digits, monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lab.augment import RandomAffine
+from lab.native.agreement import disagreement
 from lab.native.build import CannotCompile, load_library, source_digest
 from lab.native.describe import describe
 from lab.native.library import LANES, Compiled, draw
@@ -23,10 +24,10 @@ from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 __all__ = ["source_digest", "train", "train_epoch", "why_not"]
 
 
-def why_not(recipe, data):
+def why_not(recipe, data, seed=0):
     """What keeps this trainer from a recipe on some data, in words; None if nothing does.
 
-    It compiles, if this process has not yet.
+    It compiles, if this process has not yet, and compares the beginning of the run with torch's.
     """
     transform = recipe.augmentation[0] if recipe.augmentation else None
     one_affine = len(recipe.augmentation) == 1 and type(transform) is RandomAffine and not transform.fill
@@ -46,9 +47,9 @@ def why_not(recipe, data):
     try:
         describe(recipe.specimen())
         load_library()
+        return disagreement(recipe, data.train, seed)
     except (NotImplementedError, CannotCompile) as error:
         return str(error)
-    return None
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
