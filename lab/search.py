@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -187,10 +188,12 @@ def _prepare_worker():
 def _run(settings, seed, data, run_dir):
     recipe = build_recipe(settings)
     rung = hashlib.sha256(_name(settings).encode()).hexdigest()[:12]
-    compiled = native.why_not(recipe, data) is None
+    reason = native.why_not(recipe, data, seed)
+    if reason:
+        print(f"with torch, not with the compiled trainer: {reason}  {_name(settings)}", file=sys.stderr, flush=True)
     started = time.perf_counter()
     try:
-        if compiled:
+        if reason is None:
             rows = native.train(recipe, data, seed)
         else:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -200,7 +203,7 @@ def _run(settings, seed, data, run_dir):
     except TrainingDiverged:
         correct = loss = None
     seconds = round(time.perf_counter() - started, 1)
-    digest = recipe_digest(replace(recipe, compiled=compiled))
+    digest = recipe_digest(replace(recipe, compiled=reason is None))
     return Trial(settings, seed, recipe.parameters, correct, loss, seconds, digest)
 
 

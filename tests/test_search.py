@@ -1,12 +1,15 @@
 """A search: held-out images only, nothing twice, and on where it was stopped."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lab import search as module
 from lab.data import Digits, Split, load_digits
+from lab.fitting import fit, recipe_digest
 from lab.search import DEFAULTS, HELD_OUT, Trial, build_recipe, hold_out, load_trials, search
 
 SMALL = {"layers": "c4 M c4 G", "epochs": 2, "batch_size": 100}
@@ -82,6 +85,25 @@ def test_a_run_that_diverges_is_kept_as_such(run, tmp_path):
     (trial,) = run(SMALL | {"rate": 1e18})
     assert (trial.correct, trial.loss) == (None, None)
     assert load_trials(tmp_path / "t.jsonl") == [trial]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_compiled_trainer_cannot_do_is_left_to_torch(run, data, monkeypatch, capfd, tmp_path, fails):
+    """With the same numbers, but for rounding, and another digest."""
+    settings = SMALL | {"batch_size": 16, "layers": "c4 M c4 G"}
+    stub = tmp_path / "c++"
+    stub.write_text("#!/bin/sh\necho 'no licence' >&2; exit 1\n")
+    stub.chmod(0o755)
+    if fails:
+        monkeypatch.setenv("CXX", str(stub))
+    data = replace(data, train=data.train.first(288))
+    (trial,) = search("u", [settings], jobs=1, folder=tmp_path, data=data)
+    recipe = replace(build_recipe(settings), compiled=not fails)
+    record = fit(recipe, data, rung="t", device="cpu", run_dir=tmp_path).record
+    assert trial.loss == pytest.approx([row["test_loss"] for row in record.epochs], rel=1e-4)
+    assert trial.code_digest == recipe_digest(recipe)
+    assert ("not with the compiled trainer" in capfd.readouterr().err) == fails
 
 
 def test_settings_reach_the_recipe():
