@@ -67,6 +67,13 @@ class Split:
                 f"Split: images must be uint8 (N, 1, 28, 28) and labels int64 (N,); found {self.images.dtype} "
                 f"{tuple(self.images.shape)} and {self.labels.dtype} {tuple(self.labels.shape)}"
             )
+        unknown = ((self.labels < 0) | (self.labels >= CLASSES)).nonzero()
+        if len(unknown):
+            position = int(unknown[0])
+            raise ValueError(
+                f"Split: labels must be 0 to {CLASSES - 1}; labels[{position}] is {int(self.labels[position])}. Leave "
+                f"such images out, or number the classes from 0"
+            )
 
     def __len__(self):
         return len(self.labels)

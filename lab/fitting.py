@@ -97,7 +97,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
 def _run(recipe, digits, rung, seed, device, folder):
     """What `fit` does once all is known to fit."""
-    train_epoch, versions = _choose_trainer(recipe, digits, device)
+    train_epoch, versions = _choose_trainer(recipe, digits, device, seed)
     splits = _splits(recipe, digits)
     fingerprint, unsaved = _fingerprint_of(recipe, seed, splits, train_epoch)
     train, held_out, test = (split and split.to(device) for split in splits)
@@ -110,7 +110,7 @@ def _run(recipe, digits, rung, seed, device, folder):
         train_total=len(train),
         parameters=recipe.parameters,
         recipe=recipe.as_dict(),
-        code_digest=_digest_or_reason(recipe),
+        code_digest=digest_or_reason(recipe),
         device=device.type,
         threads=torch.get_num_threads(),
         versions=versions,
@@ -173,14 +173,13 @@ def choose_device(name):
     return torch.device(name)
 
 
-def _choose_trainer(recipe, digits, device):
+def _choose_trainer(recipe, digits, device, seed):
     """The function that trains an epoch, and the versions to record; says so where there is no compiled training."""
     versions = describe_versions()
     if not recipe.compiled:
         return training.train_epoch, versions
-    reason = native.why_not(recipe, digits) if device.type == "cpu" else f"the device is {device.type}"
+    reason = native.why_not(recipe, digits, seed) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
-        native.prepare()
         return native.train_epoch, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")
     return training.train_epoch, versions
@@ -239,7 +238,7 @@ def _splits(recipe, digits):
     return digits.train.first(kept), held_out, digits.test
 
 
-def _digest_or_reason(recipe):
+def digest_or_reason(recipe):
     """The digest of a recipe's code, or why it has none, which no published run has for a digest."""
     try:
         return recipe_digest(recipe)

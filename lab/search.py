@@ -2,8 +2,8 @@
 
 The last 10,000 training images stand in for the test set, which is not read. Every run is a line of
 runs/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A search that was stopped goes on
-where it was; what stands there, or among the published trials of results/search/<topic>.jsonl, is not tried again,
-whatever code it was tried with. One search at a time writes to a file.
+where it was: what the present code has tried is not tried again, nor what is published in results/search/<topic>.jsonl.
+One search at a time writes to a file.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import hashlib
 import io
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ import torch
 from lab import augment, native
 from lab.data import ROOT, Digits, load_digits
 from lab.files import write_atomically
-from lab.fitting import fit, recipe_digest, require_trainable
+from lab.fitting import digest_or_reason, fit, require_trainable
 from lab.notation import ACTIVATIONS, Notation
 from lab.recipe import CosineCycle, Recipe
 from lab.rules import check, is_a, number, one_of, word
@@ -138,7 +139,8 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=OWN, data=None):
 
     Raises: ValueError naming what is wrong with the topic or a candidate, before anything runs.
     """
-    done = {(trial.name, trial.seed) for trial in find_trials(topic, folder)}
+    check("search:", {"topic": topic}, {"topic": word()})
+    done = {(trial.name, trial.seed) for trial in find_trials(topic, folder) if still_counts(trial, topic)}
     if not candidates:
         raise ValueError('search: there are no candidates, one JSON object a line: {"layers": "c8 M c12 G"}')
     candidates = list({name_of(settings): settings for settings in candidates}.values())
@@ -166,9 +168,17 @@ def find_trials(topic, folder=OWN):
     Raises: ValueError if a topic cannot name a file, or a file holds what is no trial.
     """
     check("search:", {"topic": topic}, {"topic": word()})
-    paths = dict.fromkeys(Path(place) / f"{topic}.jsonl" for place in (SEARCH, folder))
-    trials = [trial for path in paths for trial in load_trials(path)]
-    return list({(trial.name, trial.seed): trial for trial in reversed(trials)}.values())[::-1]
+    published, own = (load_trials(Path(place) / f"{topic}.jsonl") for place in (SEARCH, folder))
+    newest = {(trial.name, trial.seed): trial for trial in own}  # tried again, where the code had changed
+    return list({**{(trial.name, trial.seed): trial for trial in published}, **newest}.values())
+
+
+def still_counts(trial, topic):
+    """Whether a trial is published, or was made by the code as it is now."""
+    if trial in load_trials(SEARCH / f"{topic}.jsonl"):
+        return True
+    recipe = build_recipe(trial.settings)
+    return trial.code_digest in {digest_or_reason(replace(recipe, compiled=compiled)) for compiled in (True, False)}
 
 
 def load_trials(path):
@@ -198,10 +208,12 @@ def _prepare_worker():
 def _run(settings, seed, data, run_dir):
     recipe = build_recipe(settings)
     rung = hashlib.sha256(name_of(settings).encode()).hexdigest()[:12]
-    compiled = native.why_not(recipe, data) is None
+    reason = native.why_not(recipe, data, seed)
+    if reason:
+        print(f"with torch, not with the compiled trainer: {reason}  {name_of(settings)}", file=sys.stderr, flush=True)
     started = time.perf_counter()
     try:
-        if compiled:
+        if reason is None:
             rows = native.train(recipe, data, seed)
         else:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -211,7 +223,7 @@ def _run(settings, seed, data, run_dir):
     except TrainingDiverged:
         correct = loss = None
     seconds = round(time.perf_counter() - started, 1)
-    digest = native.source_digest() if compiled else recipe_digest(recipe)
+    digest = digest_or_reason(replace(recipe, compiled=reason is None))
     return Trial(settings, seed, recipe.parameters, correct, loss, seconds, digest)
 
 

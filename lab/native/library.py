@@ -1,30 +1,16 @@
-"""The compiled trainer as Python sees it: built when it is first needed, spoken to through ctypes."""
+"""The compiled trainer as Python sees it, spoken to through ctypes."""
 
 import ctypes
-import functools
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from lab.data import CLASSES, MEAN, STD
+from lab.data import MEAN, STD
+from lab.native.build import load_library
+from lab.native.describe import SIDE, describe, norms
 from lab.recipe import average_decay
 
-FOLDER = Path(__file__).parent
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
 LANES = 16  # images that one vector holds, see kernels.h
-FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
-NONE, MAX, AVERAGE, GLOBAL = range(4)
-
-
-def compiler():
-    """The C++ compiler, g++ unless CXX names another; None if there is none."""
-    return shutil.which(os.environ.get("CXX", "g++"))
 
 
 class Compiled:
@@ -62,16 +48,18 @@ class Compiled:
         correct = ctypes.c_int64()
         bilinear = recipe.augmentation[0].interpolation == "bilinear"
         order, distortions, takes = order.numpy(), distortions.numpy(), self._takes(len(rates), recipe.average)
+        images, labels = split.images.contiguous(), split.labels.contiguous()
         arrays = _at(order), ctypes.c_int64(len(order)), _at(distortions), int(bilinear), _at(rates), _at(takes)
         knobs = ctypes.c_float(recipe.momentum), ctypes.c_float(recipe.weight_decay), int(recipe.optimizer == "Muon")
-        loss = self.library.train(self.handle, _data(split), *arrays, *knobs, ctypes.byref(correct))
+        loss = self.library.train(self.handle, _data(images, labels), *arrays, *knobs, ctypes.byref(correct))
         return correct.value, loss / len(order)
 
     def evaluate(self, split):
         """Measure the averaged network, or the network itself if no average is kept; (correct answers, loss)."""
         correct = ctypes.c_int64()
         count = ctypes.c_int64(len(split))
-        loss = self.library.evaluate(self.handle, _data(split), count, ctypes.byref(correct))
+        images, labels = split.images.contiguous(), split.labels.contiguous()
+        loss = self.library.evaluate(self.handle, _data(images, labels), count, ctypes.byref(correct))
         return correct.value, loss / len(split)
 
     def gradient(self):
@@ -95,7 +83,7 @@ class Compiled:
             _fill(average.module.parameters(), average_weights)
             _fill(_statistics(average.module), average_statistics)
             average.n_averaged += batches
-        for norm in _norms(network) + (_norms(average.module) if average else []):
+        for norm in norms(network) + (norms(average.module) if average else []):
             norm.num_batches_tracked += batches
 
     def _takes(self, batches, decay):
@@ -116,6 +104,17 @@ class Compiled:
         self.library.copy_state(self.handle, places, int(to_trainer))
 
 
+def draw(trainee, recipe, order):
+    """Distortions of the images of an epoch, float32 (N, 5): the numbers that training with torch would draw."""
+    (transform,) = recipe.augmentation
+    drawn = []
+    for batch in order.split(recipe.batch_size):
+        with trainee.augmentation:
+            degrees, shift, scale, shear = transform.draw(len(batch), SIDE)
+        drawn.append(torch.cat([degrees[:, None], shift, scale[:, None], shear[:, None]], dim=1))
+    return torch.cat(drawn)
+
+
 class _Data(ctypes.Structure):
     _fields_ = [
         ("images", ctypes.c_void_p),
@@ -125,22 +124,17 @@ class _Data(ctypes.Structure):
     ]
 
 
-def _data(split):
-    for tensor in (split.images, split.labels):
-        assert tensor.is_contiguous(), "a copy would be gone before it is read"
-    return _Data(split.images.data_ptr(), split.labels.data_ptr(), -MEAN / STD, (1 - MEAN) / STD)
+def _data(images, labels):
+    """Where images and labels lie, one after the other; both have to outlive what reads them."""
+    return _Data(images.data_ptr(), labels.data_ptr(), -MEAN / STD, (1 - MEAN) / STD)
 
 
 def _at(array):
     return array.ctypes.data_as(ctypes.c_void_p)
 
 
-def _norms(network):
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
 def _statistics(network):
-    return [buffer for norm in _norms(network) for buffer in (norm.running_mean, norm.running_var)]
+    return [buffer for norm in norms(network) for buffer in (norm.running_mean, norm.running_var)]
 
 
 def _flat(tensors):
@@ -153,82 +147,3 @@ def _fill(tensors, values):
         for tensor in tensors:
             part, values = values[: tensor.numel()], values[tensor.numel() :]
             tensor.copy_(part.view(tensor.shape))
-
-
-@functools.cache
-def load_library():
-    """Compile for this very processor, once a process: five seconds, and nothing old can be found."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = FOLDER / "trainer.cpp", Path(folder) / "trainer.so"
-        done = subprocess.run([compiler(), *FLAGS, source, "-o", target], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{compiler()} could not compile {source}: {done.stderr[:2000]}")
-        loaded = ctypes.CDLL(str(target))
-    loaded.create.restype = ctypes.c_void_p
-    loaded.train.restype = loaded.evaluate.restype = ctypes.c_double
-    return loaded
-
-
-def describe(network):
-    """Units as int64 (units, 10), see `Description` in unit.h, and the offset of the last matrix.
-
-    Raises: NotImplementedError naming the layer that the compiled trainer does not know.
-    """
-    _require(network, isinstance(network, nn.Sequential) and len(network) > 3)
-    offsets, weights = {}, 0
-    for parameter in network.parameters():
-        offsets[id(parameter)] = weights
-        weights += parameter.numel()
-    *body, average, matrix, flatten = network
-    units, statistics = [], 0
-    for layer in body:
-        if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-            _require(layer, units and units[-1]["post"] == NONE)
-            _require(layer, (layer.kernel_size, layer.stride, layer.padding) == (2, 2, 0))
-            units[-1]["post"] = MAX if isinstance(layer, nn.MaxPool2d) else AVERAGE
-        else:
-            units.append(_describe_unit(layer, offsets) | {"statistics": statistics})
-            statistics += 2 * units[-1]["outputs"]
-    _require(average, isinstance(average, nn.AdaptiveAvgPool2d) and average.output_size == 1)
-    _require(average, units and units[-1]["post"] == NONE)
-    _require(matrix, _is_convolution(matrix, 1) and matrix.out_channels == CLASSES)
-    _require(flatten, isinstance(flatten, nn.Flatten))
-    units[-1]["post"] = GLOBAL
-    return np.array([list(unit.values()) for unit in units], dtype=np.int64), offsets[id(matrix.weight)]
-
-
-def _describe_unit(layer, offsets):
-    parts = list(layer) if isinstance(layer, nn.Sequential) else [layer]
-    _require(layer, [type(part) for part in parts][1:] == [nn.BatchNorm2d, nn.ReLU])
-    convolution, norm, _ = parts
-    first, last = convolution if isinstance(convolution, nn.Sequential) and len(convolution) == 2 else [convolution] * 2
-    separable = first is not last
-    _require(layer, _is_convolution(last, 1) or (_is_convolution(last, 3) and not separable))
-    _require(layer, not separable or _is_convolution(first, 3, groups=first.in_channels))
-    _require(layer, (norm.eps, norm.momentum) == (1e-5, 0.1))
-    return {
-        "kind": SEPARABLE if separable else FULL if first.kernel_size == (3, 3) else POINTWISE,
-        "inputs": first.in_channels,
-        "outputs": last.out_channels,
-        "padding": first.padding[0],
-        "post": NONE,
-        "weight": offsets[id(first.weight)],
-        "pointwise": offsets[id(last.weight)],
-        "scale": offsets[id(norm.weight)],
-        "shift": offsets[id(norm.bias)],
-    }
-
-
-def _is_convolution(layer, side, groups=1):
-    """Whether it is a plain convolution of so many pixels a side: no bias, no stride, padding of at most its reach."""
-    return (
-        isinstance(layer, nn.Conv2d)
-        and (layer.kernel_size, layer.stride, layer.dilation) == ((side, side), (1, 1), (1, 1))
-        and layer.padding in [(0, 0), (1, 1)][: (side + 1) // 2]
-        and (layer.groups, layer.bias) == (groups, None)
-    )
-
-
-def _require(layer, known):
-    if not known:
-        raise NotImplementedError(f"it does not know {layer} in this place")

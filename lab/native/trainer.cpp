@@ -1,4 +1,6 @@
 // Training of small networks, for a search over many of them. Python's side is __init__.py.
+#include <set>
+
 #include "muon.h"
 #include "network.h"
 
@@ -84,9 +86,10 @@ struct Trainer : Network {
             velocity[i] = momentum * velocity[i] + g;
             steps[i] = g + momentum * velocity[i];
         }
-        if (muon)
-            for (Unit &u : units)
-                if (u.kind != FULL) orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
+        std::set<int64_t> done;  // a matrix that units share takes one step
+        for (Unit &u : units)
+            if (muon && u.kind != FULL && done.insert(u.mixing()).second)
+                orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
         for (size_t i = 0; i < weights.size(); i++) weights[i] -= rate * steps[i];
         for (size_t i = 0; i < weights.size(); i++) average_weights[i] += take * (weights[i] - average_weights[i]);
         for (size_t i = 0; i < statistics.size(); i++)

@@ -1,0 +1,69 @@
+"""Whether a run would begin as it would with torch: loss, gradient and measurement of its first images."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lab.data import Split
+from lab.native.library import LANES, Compiled, draw
+from lab.training import begin, prepare
+
+IMAGES = 96  # that are looked at, at most
+LOSS = 1e-4  # tolerance as a share of it: rounding makes 1e-7, but a pixel may be read from beside its place
+MEASURED = 5e-6  # the same of the loss in eval mode, of images as they are; new statistics move it by little
+GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, but see below
+NOISE = 1e-3  # as a share of the largest of all: where a gradient sums up to nothing, rounding is all there is
+
+
+def disagreement(recipe, split, seed):
+    """Where the compiled trainer and torch in double precision differ, in words; None if they agree.
+
+    Both begin the run that `seed` would begin, apart from the caller's random numbers, and compare its first batch and,
+    if they have to, sixteens of its first images. For where the two largest of four pixels are nearly equal, or one is
+    nearly 0, single precision can decide otherwise, and the gradient jumps by some percent. Sixteen images without such
+    a pixel are soon found, but a trainer that is wrong about a network is so on all of them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        ours, theirs = (begin(recipe, seed, torch.device("cpu"), len(split)) for _ in range(2))
+        order = torch.randperm(len(split))[:IMAGES]
+        distortions = draw(ours, recipe, order)
+        with theirs.augmentation:
+            images = [prepare(split.images[index], recipe.augmentation) for index in order.split(recipe.batch_size)]
+    images, network = torch.cat(images).double(), theirs.network.double()
+    first = min(recipe.batch_size, len(order))
+    trainer = Compiled(ours, first)
+    for start, size in [(0, first), *((start, LANES) for start in range(0, len(order), LANES))]:
+        part = slice(start, start + size)
+        batch = Split(split.images[order[part]], split.labels[order[part]])
+        _, loss = trainer.train(split, order[part], distortions[part], np.zeros(1, dtype=np.float32), recipe)
+        _, measured = trainer.evaluate(batch)
+        expected, gradients, as_measured = _by_torch(network, images[part], batch)
+        if not abs(loss - expected) <= LOSS * abs(expected):
+            return f"its loss of the first images is {loss:g}, and {expected:g} with torch"
+        if not abs(measured - as_measured) <= MEASURED * abs(as_measured):
+            return f"its loss of the first images in eval mode is {measured:.8g}, and {as_measured:.8g} with torch"
+        if _same(trainer.gradient(), gradients):
+            return None
+    return "its gradient of the first images is not that of torch"
+
+
+def _by_torch(network, images, batch):
+    """Loss, gradient weight by weight, and then the loss in eval mode of the same images undistorted."""
+    network.train().zero_grad()
+    loss = F.cross_entropy(network(images), batch.labels)
+    loss.backward()
+    with torch.inference_mode():
+        measured = F.cross_entropy(network.eval()(prepare(batch.images, ()).double()), batch.labels)
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in network.parameters()]
+    return loss.item(), gradients, measured.item()
+
+
+def _same(found, gradients):
+    """Whether gradients, one array of all weights and a tensor for each, are the same but for rounding."""
+    largest, start = max(gradient.abs().max().item() for gradient in gradients), 0
+    for gradient in gradients:
+        part = torch.from_numpy(found[start : start + gradient.numel()]).view(gradient.shape)
+        start += gradient.numel()
+        if not (part - gradient).abs().max() <= GRADIENT * gradient.abs().max() + NOISE * largest:
+            return False
+    return True

@@ -1,0 +1,71 @@
+"""The C++ of this folder, compiled when it is first needed."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+# read once, so that what is compiled is what the digest tells of, whatever happens to the files meanwhile
+SOURCES = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in (".h", ".cpp")}
+FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
+FUNCTIONS = {
+    "create": ctypes.c_void_p,
+    "destroy": None,
+    "copy_state": None,
+    "copy_gradient": None,
+    "train": ctypes.c_double,
+    "evaluate": ctypes.c_double,
+}
+
+
+class CannotCompile(RuntimeError):
+    """There is no C++ compiler, or none that works; the message says which, without a full stop."""
+
+
+def source_digest():
+    """Digest of the C++ and of how it is compiled: it changes when a number that it finds could."""
+    return hashlib.sha256(repr((FLAGS, SOURCES)).encode()).hexdigest()
+
+
+def load_library():
+    """The compiled trainer; five seconds of compiling, once a process.
+
+    The compiler is g++ unless CXX names another, with arguments if it needs any. Raises: CannotCompile.
+    """
+    chosen = os.environ.get("CXX", "")
+    try:
+        command = shlex.split(chosen) or ["g++"]
+    except ValueError as error:
+        raise CannotCompile(f"CXX={chosen!r} names no compiler: {error}") from error
+    if shutil.which(command[0]) is None:
+        raise CannotCompile("there is no C++ compiler")
+    return _build(*command)
+
+
+@functools.cache
+def _build(*command):
+    """Compile for this very processor, in a folder of its own, so that nothing old can be found."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for path, content in SOURCES.items():
+                Path(folder, path).write_bytes(content)
+            target = Path(folder, "trainer.so")
+            arguments = [*command, *FLAGS, Path(folder, "trainer.cpp"), "-o", target]
+            done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+            if done.returncode or not target.exists():
+                said = (
+                    done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}, and nothing was written"
+                )
+                raise OSError(said.partition("\n")[0])
+            library = ctypes.CDLL(str(target))
+        for function, result in FUNCTIONS.items():
+            getattr(library, function).restype = result
+    except (OSError, AttributeError) as error:  # AttributeError: a library of something else
+        raise CannotCompile(f"compiling it with {' '.join(command)} failed: {error}") from error
+    return library
