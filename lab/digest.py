@@ -76,8 +76,8 @@ class _Reached:
         if isinstance(value, type):
             return self._name(value, self._describe_class)
         if isinstance(value, FunctionType):
-            if value.__code__.co_qualname.startswith("Optimizer.profile_hook_step."):  # put there by torch on first use
-                return self.describe(value.__wrapped__)
+            if _is_in_library(value.__code__.co_filename) and hasattr(value, "__wrapped__"):
+                return self.describe(value.__wrapped__)  # a library's decorator, which the source names
             return self._name(value, self._describe_function)
         if id(value) in self.open:
             return "<itself>"
@@ -89,7 +89,9 @@ class _Reached:
 
     def _name(self, item, describe):
         """The name of a function or class, described on first sight if it is no library's."""
-        name = f"{item.__module__}.{item.__qualname__}"
+        # what a library calls private moves from one version to the next
+        public = [part for part in item.__module__.split(".") if not part.startswith("_") or part == "__main__"]
+        name = ".".join([*public, item.__qualname__])
         places = (item.__qualname__, item.__name__) if _is_installed(item.__module__) else ()
         if any(_lookup(item.__module__, place) is item for place in places):
             return name
@@ -216,8 +218,10 @@ def _is_slot(value):
 
 
 def _is_made_by_dataclass(name, value):
-    code = getattr(value, "__code__", None)
-    return name.startswith("__dataclass_") or name == "__match_args__" or (code and code.co_filename == "<string>")
+    """Whether a member of a dataclass is of the decorator's making, which differs from one Python to the next."""
+    code, module = getattr(value, "__code__", None), getattr(value, "__module__", None)
+    generated = code is not None and code.co_filename == "<string>"
+    return generated or name.startswith("__dataclass_") or module == "dataclasses"
 
 
 def _names(code):

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +37,7 @@ def recipe_digest(recipe):
     """
     parts = recipe.network, recipe.arguments, recipe.augmentation, recipe.schedule
     roots = [begin, run_epoch, evaluate, Recipe.build_network, *parts]
-    if not recipe.compiled:
-        return code_digest(*roots)
-    return hashlib.sha256((code_digest(*roots, native.train_epoch) + native.source_digest()).encode()).hexdigest()
+    return code_digest(*roots, *([native.train_epoch] if recipe.compiled else []))
 
 
 @dataclass(frozen=True)

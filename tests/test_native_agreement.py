@@ -152,7 +152,13 @@ def test_published_recipes_agree(name, digits):
     ],
 )
 @pytest.mark.parametrize(
-    "settings", [{}, {"batch_size": 16}, {"batch_size": 336}, {"optimizer": "Muon", "average": 0, "weight_decay": 0.1}]
+    "settings",
+    [
+        {},
+        {"batch_size": 16},
+        {"batch_size": 336, "epochs": 2},
+        {"optimizer": "Muon", "average": 0, "weight_decay": 0.1},
+    ],
 )
 def test_rounding_is_no_disagreement(layers, settings, digits):
     for seed in range(3):

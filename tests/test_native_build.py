@@ -9,9 +9,10 @@ import pytest
 
 from lab import native
 from lab.data import Digits, load_digits
+from lab.digest import code_digest
 from lab.fitting import fit
 from lab.native import build
-from lab.native.build import CannotCompile, load_library, source_digest
+from lab.native.build import CannotCompile, load_library
 from lab.search import build_recipe
 
 FAILURES = {  # what a compiler does, the last argument being the file to write
@@ -148,14 +149,14 @@ def test_torch_trains_instead_and_says_why(script, complaint, compiler, recipe, 
 
 def test_what_was_read_at_first_is_what_is_compiled_and_told_of(compiler, monkeypatch):
     compiler('for word; do case "$word" in *.cpp) cat "$word" "${word%.cpp}.h" >&2; esac; done; exit 1')
-    before = source_digest()
+    before = code_digest(native.train_epoch)
     monkeypatch.setitem(build.SOURCES, "trainer.cpp", b"// this one\n")
     monkeypatch.setitem(build.SOURCES, "trainer.h", b"// that one\n")
     with pytest.raises(CannotCompile, match="// this one$"):
         load_library()
-    assert source_digest() != before
+    assert code_digest(native.train_epoch) != before
     monkeypatch.undo()
-    assert source_digest() == before
+    assert code_digest(native.train_epoch) == before
     assert {name.rpartition(".")[2] for name in build.SOURCES} == {"h", "cpp"}
     monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-g"])
-    assert source_digest() != before
+    assert code_digest(native.train_epoch) != before

@@ -15,13 +15,13 @@ import torch
 
 from lab.augment import RandomAffine
 from lab.native.agreement import disagreement
-from lab.native.build import CannotCompile, load_library, source_digest
+from lab.native.build import CannotCompile, load_library
 from lab.native.describe import describe
 from lab.native.library import LANES, Compiled, draw
 from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
 from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
-__all__ = ["source_digest", "train", "train_epoch", "why_not"]
+__all__ = ["train", "train_epoch", "why_not"]
 
 
 def why_not(recipe, data, seed=0):

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import hashlib
 import os
 import shlex
 import shutil
@@ -11,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# read once, so that what is compiled is what the digest tells of, whatever happens to the files meanwhile
+# read once, so that what is compiled is what lab.digest finds here, whatever happens to the files meanwhile
 SOURCES = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in (".h", ".cpp")}
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
 FUNCTIONS = {
@@ -26,11 +25,6 @@ FUNCTIONS = {
 
 class CannotCompile(RuntimeError):
     """There is no C++ compiler, or none that works; the message says which, without a full stop."""
-
-
-def source_digest():
-    """Digest of the C++ and of how it is compiled: it changes when a number that it finds could."""
-    return hashlib.sha256(repr((FLAGS, SOURCES)).encode()).hexdigest()
 
 
 def load_library():

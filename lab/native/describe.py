@@ -20,7 +20,6 @@ FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
 NONE, MAX, AVERAGE, GLOBAL = range(4)
 POOLS = {nn.MaxPool2d: MAX, nn.AvgPool2d: AVERAGE}
 TENSORS_OF_A_NORM = 5  # scale, shift, mean, variance, number of batches
-METHODS = {name: method for name, method in inspect.getmembers(nn.Sequential, inspect.isfunction) if name != "__init__"}
 PLAIN = {"device": "cpu", "dtype": torch.float32}
 TRAITS = ("shape", "dtype", "layout", "device", "requires_grad")  # of a tensor
 
@@ -124,9 +123,10 @@ def _parts(layer):
     """The layers of an nn.Sequential, or of a subclass that changes nothing about how one works."""
     _require(layer, isinstance(layer, nn.Sequential))
     usual = nn.Sequential()
-    found = {name: getattr(type(layer), name) for name in METHODS}
+    methods = dict(inspect.getmembers(nn.Sequential, inspect.isfunction)) | {"__init__": None}
+    found = {name: method and getattr(type(layer), name) for name, method in methods.items()}
     found |= {name: value for name, value in _traits(layer).items() if hasattr(usual, name)}
-    expected = METHODS | _traits(usual)
+    expected = methods | _traits(usual)
     _require_same(layer, found | {"_modules": None}, expected | {"_modules": None})
     return list(layer)
 
