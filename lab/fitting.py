@@ -89,7 +89,10 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
     keep_freed_memory()
     devices = [device] if device.type == "cuda" else []
     with _threads(threads or choose_threads(recipe)), torch.random.fork_rng(devices=devices):
-        return _run(recipe, digits, rung, seed, device, folder)
+        try:
+            return _run(recipe, digits, rung, seed, device, folder)
+        except KeyboardInterrupt as stop:
+            raise Stopped(str(stop) or "stopped; run the cell again to go on") from None
 
 
 def _run(recipe, digits, rung, seed, device, folder):
