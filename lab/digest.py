@@ -30,19 +30,10 @@ from lab.source import Untraceable, syntax_of
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 CHECKS = ("check", "check_fields")  # of lab.rules
 BLIND = {"eval", "exec", "compile", "globals", "__import__", "import_module"}  # what these reach, no source shows
-NOT_CODE = {"__module__", "__qualname__", "__name__", "__doc__", "__dict__", "__weakref__", "__annotations__"}
-NOT_CODE |= {"__annotate_func__", "__annotations_cache__", "__static_attributes__", "__firstlineno__", "__slotnames__"}
-NOT_CODE |= {
-    "__repr__",
-    "__str__",
-    "extra_repr",
-    "__match_args__",
-    "__abstractmethods__",
-    "_abc_impl",
-    "__parameters__",
-    "__orig_bases__",
-    "__type_params__",
-}
+# what a class has besides its code: names, places, annotations, how it shows itself, what others have noted there
+NOT_CODE = "__module__ __qualname__ __name__ __doc__ __dict__ __weakref__ __annotations__ __annotate_func__"
+NOT_CODE += " __annotations_cache__ __static_attributes__ __firstlineno__ __slotnames__ __repr__ __str__ extra_repr"
+NOT_CODE += " __match_args__ __abstractmethods__ _abc_impl __parameters__ __orig_bases__ __type_params__"
 LIBRARIES = [Path(sysconfig.get_paths()[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
@@ -114,7 +105,7 @@ class _Reached:
             parts["factories"] = self.describe([pair for pair in factories if pair[1] is not MISSING])
             parts["fields"] = self.describe([(item.name, item.init, item.kw_only) for item in fields.values()])
         for name, value in sorted(vars(cls).items()):
-            if name in NOT_CODE or fields is not None and _is_made_by_dataclass(name, value):
+            if name in NOT_CODE.split() or fields is not None and _is_made_by_dataclass(name, value):
                 continue
             parts[name] = "a place for a value" if _is_slot(value) else self.describe(value)
         return repr(parts)
