@@ -24,12 +24,22 @@ from types import CodeType, FunctionType, ModuleType
 
 import torch
 
+from lab import rules
 from lab.data import ROOT
 from lab.source import Untraceable, syntax_of
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 CHECKS = ("check", "check_fields")  # of lab.rules
-BLIND = {"eval", "exec", "compile", "globals", "__import__", "import_module"}  # what these reach, no source shows
+BLIND = {
+    "eval",
+    "exec",
+    "compile",
+    "globals",
+    "__import__",
+    "import_module",
+    "get_ipython",
+    "open",
+}  # what these reach, no source shows
 # what a class has besides its code: names, places, annotations, how it shows itself, what others have noted there
 NOT_CODE = "__module__ __qualname__ __name__ __doc__ __dict__ __weakref__ __annotations__ __annotate_func__"
 NOT_CODE += " __annotations_cache__ __static_attributes__ __firstlineno__ __slotnames__ __repr__ __str__ extra_repr"
@@ -68,7 +78,9 @@ class _Reached:
             return self._name(value, self._describe_class)
         if isinstance(value, FunctionType):
             if _is_in_library(value.__code__.co_filename) and hasattr(value, "__wrapped__"):
-                return self.describe(value.__wrapped__)  # a library's decorator, which the source names
+                # a library's decorator, which the source names; singledispatch has more functions behind it
+                others = dict(value.registry) if hasattr(value, "registry") else None
+                return self.describe([value.__wrapped__, others] if others else value.__wrapped__)
             return self._name(value, self._describe_function)
         if id(value) in self.open:
             return "<itself>"
@@ -81,11 +93,12 @@ class _Reached:
     def _name(self, item, describe):
         """The name of a function or class, described on first sight if it is no library's."""
         # what a library calls private moves from one version to the next
-        public = [part for part in item.__module__.split(".") if not part.startswith("_") or part == "__main__"]
+        module = item.__module__ or "nowhere"
+        public = [part for part in module.split(".") if not part.startswith("_") or part == "__main__"]
         name = ".".join([*public, item.__qualname__])
         places = (item.__qualname__, item.__name__) if _is_installed(item.__module__) else ()
         if any(_lookup(item.__module__, place) is item for place in places):
-            return name
+            return name + self._describe_patches(item)
         known = self.names.setdefault(name, [])  # two things may have one name: a class whose cell was run again
         if not any(other is item for other in known):
             known.append(item)
@@ -95,7 +108,19 @@ class _Reached:
         position = next(position for position, other in enumerate(known, 1) if other is item)
         return name if position == 1 else f"{name}#{position}"
 
+    def _describe_patches(self, item):
+        """What somebody has put in place of methods of a library's class: a text, empty where nothing."""
+        found = {}
+        for base in item.__mro__ if isinstance(item, type) else ():
+            for name, value in vars(base).items():
+                filename = getattr(getattr(value, "__code__", None), "co_filename", "<")
+                if filename[:1] != "<" and not _is_in_library(filename) and _is_installed(base.__module__):
+                    found[f"{base.__name__}.{name}"] = self.describe(value)
+        return repr(found) if found else ""
+
     def _describe_class(self, cls):
+        if issubclass(cls, tuple) and hasattr(cls, "_field_defaults"):  # made by namedtuple, and so without a source
+            return self.describe([cls.__bases__, cls._fields, cls._field_defaults])
         parts = {"bases": self.describe(cls.__bases__)}
         if not _is_installed(type(cls).__module__):
             parts["metaclass"] = self.describe(type(cls))
@@ -123,7 +148,10 @@ class _Reached:
         if _is_in_library(code.co_filename):  # what a decorator of a library has made of a function
             return repr([code.co_qualname, *parts])
         syntax = syntax_of(code)
-        trees = [_Bare().visit(copy.deepcopy(tree)) for tree in (syntax if isinstance(syntax, list) else [syntax])]
+        checks = {name for name in CHECKS if function.__globals__.get(name) is getattr(rules, name)}
+        trees = [
+            _Bare(checks).visit(copy.deepcopy(tree)) for tree in (syntax if isinstance(syntax, list) else [syntax])
+        ]
         for tree in trees:
             self._follow_names(tree, function)
         return repr([*map(ast.unparse, trees), *parts])
@@ -154,11 +182,11 @@ class _Reached:
             return "{" + ", ".join(f"{self.describe(key)}: {self.describe(item)}" for key, item in value.items()) + "}"
         if isinstance(value, Path):
             return f"path {value.relative_to(ROOT) if value.is_relative_to(ROOT) else value}"
-        if isinstance(value, set | frozenset):
+        if type(value) in (set, frozenset):
             return f"{type(value).__name__}({', '.join(sorted(map(self.describe, value)))})"
         if isinstance(value, torch.Tensor):
-            bits = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            return f"tensor {value.dtype} {tuple(value.shape)} {hashlib.sha256(bits).hexdigest()}"
+            bits = hashlib.sha256(tensor_bytes(value)).hexdigest()
+            return f"tensor {value.dtype} {tuple(value.shape)} {bits} {self.describe(vars(value))}"
         if isinstance(value, staticmethod | classmethod):
             return f"{type(value).__name__} {self.describe(value.__func__)}"
         if isinstance(value, property):
@@ -178,7 +206,21 @@ class _Reached:
             raise Untraceable(f"a {type(value).__qualname__} cannot be followed: {error}") from None
         if isinstance(state, str):  # the name of something global
             return f"{getattr(value, '__module__', None) or type(value).__module__}.{state}"
-        return self.describe([list(part) if hasattr(part, "__next__") else part for part in state])
+        parts = [list(part) if hasattr(part, "__next__") else part for part in state]
+        own = [base for base in type(value).__mro__ if not _is_installed(base.__module__)]
+        if any({"__getstate__", "__reduce__", "__reduce_ex__"} & set(vars(base)) for base in own):
+            parts.append(getattr(value, "__dict__", {}))  # what it hands out may not be all that it has
+        return self.describe(parts)
+
+
+def tensor_bytes(tensor):
+    """The bits of a tensor of any kind; Untraceable if it has none that can be read."""
+    try:
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+        plain = plain if plain.layout == torch.strided else plain.to_dense()
+        return plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise Untraceable(f"a tensor on {tensor.device} cannot be read: {error}") from None
 
 
 def _is_installed(module):
@@ -256,16 +298,23 @@ def _resolve(node, value, parents):
 
 
 class _Bare(ast.NodeTransformer):
-    """Drop what cannot change a number."""
+    """Drop what cannot change a number; `checks` are the names that the functions of lab.rules go by."""
+
+    def __init__(self, checks):
+        self.checks = checks
 
     def _body(self, node):
         self.generic_visit(node)
         if isinstance(node, ast.FunctionDef):
             node.returns = None
-        node.body = [part for part in node.body if not _is_text(part) and not _is_check(part)] or [ast.Pass()]
+        node.body = [part for part in node.body if not _is_text(part) and not self._is_check(part)] or [ast.Pass()]
         return node
 
     visit_ClassDef = visit_FunctionDef = _body
+
+    def _is_check(self, node):
+        is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        return is_call and ast.unparse(node.value.func) in self.checks
 
     def visit_Raise(self, node):
         return ast.Raise()
@@ -276,7 +325,3 @@ class _Bare(ast.NodeTransformer):
 
 def _is_text(node):
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _is_check(node):
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in CHECKS

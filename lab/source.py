@@ -12,7 +12,7 @@ import os
 import tokenize
 from types import CodeType
 
-POSITIONS = ("co_linetable", "co_lnotab", "co_firstlineno", "co_filename")
+POSITIONS = ("co_qualname", "co_linetable", "co_lnotab", "co_firstlineno", "co_filename")
 
 
 class Untraceable(ValueError):
@@ -51,7 +51,7 @@ def _find(code):
     """Text of the file or cell, and the syntax of the function in it."""
     text = _read(code.co_filename)
     if not text:
-        raise Untraceable(f"{code.co_qualname}: there is no source, it was made from {code.co_filename}")
+        raise Untraceable(f"{code.co_qualname}: there is no source, it was made from {_place(code)}")
     try:
         definitions, compiled = _parse(text)
     except (SyntaxError, ValueError):
@@ -60,8 +60,21 @@ def _find(code):
     name = code.co_name if code.co_name == "<lambda>" else code.co_qualname
     nodes = [node for node in definitions.get(name, []) if _first_line(node) in lines]
     if not nodes:
-        raise Untraceable(f"{code.co_qualname}: {code.co_filename} has changed since it was read; start Python anew")
-    return text, nodes if isinstance(nodes[0], ast.Lambda) else nodes[0]
+        raise Untraceable(f"{code.co_qualname}: {_place(code)} has changed since it was read; start Python anew")
+    if isinstance(nodes[0], ast.Lambda):
+        return text, [node for node in nodes if _is_compiled_to(node, code)] or nodes
+    return text, nodes[0]
+
+
+def _is_compiled_to(node, code):
+    """Whether a lambda is this one, of several on a line; one that closes over names cannot be told apart like this."""
+    constants = compile(ast.Expression(node), "", "eval", dont_inherit=True).co_consts
+    return any(isinstance(constant, CodeType) and _same(constant, code) for constant in constants)
+
+
+def _place(code):
+    """The file of some code; not the path of a cell, which is another one in every kernel."""
+    return code.co_filename if os.path.isfile(code.co_filename) or code.co_filename[:1] == "<" else "a cell that"
 
 
 def _read(filename):
@@ -75,12 +88,15 @@ def _read(filename):
 @functools.lru_cache(256)
 def _parse(text):
     """Definitions of a text by qualified name, and the code that they compile to."""
-    compiled, open_ends = {}, [compile(text, "", "exec", dont_inherit=True)]
+    tree = ast.parse(text)
+    # a file is compiled whole, a cell statement by statement, and Python makes slightly different code of the two
+    wholes = [tree, *(ast.Module([statement], []) for statement in tree.body)]
+    compiled, open_ends = {}, [compile(whole, "", "exec", dont_inherit=True) for whole in wholes]
     while open_ends:
         code = open_ends.pop(0)
         compiled.setdefault(code.co_qualname, []).append(code)
         open_ends += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return _definitions(ast.parse(text)), compiled
+    return _definitions(tree), compiled
 
 
 def _definitions(tree):

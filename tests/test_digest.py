@@ -33,6 +33,7 @@ import functools, math, re
 from dataclasses import dataclass
 import gear
 from gear import Wheel
+from lab.rules import check
 RATE, SIZES, NAMES, STEPS = 0.5, (1, 2), {"fast": 9}, [4, 5]
 WORD = re.compile("[a-z]+")
 LIFT = lambda height: height + 0.25
@@ -40,7 +41,7 @@ HALF = functools.partial(max, 0.125)
 
 def run(time, *, load: float = 1.0):
     """Run it."""
-    check(time, RULES)
+    check("engine:", {"time": time}, RULES)
     if load < 0:
         raise ValueError(f"load {load} is below zero")
     return _push(time) * RATE  # power
@@ -67,8 +68,6 @@ class Belt:
     def double(self):
         return CUBE(self.length)
 
-def check(value, rules):
-    return max(value, rules["most"])
 RULES = {"most": 99}
 
 def idle():
@@ -114,7 +113,7 @@ def engine_with(tmp_path_factory, monkeypatch):
         ("is below zero", "is negative"),
         ("return angle * self.ratio * TEETH", "return (angle  *  self.ratio  *  TEETH)"),
         ("return UNUSED", "return UNUSED + 1"),
-        ("    check(time, RULES)\n", ""),
+        ('    check("engine:", {"time": time}, RULES)\n', ""),
         ('"most": 99', '"most": 98'),
         ("UNUSED = 100", "UNUSED = 101"),
     ],
