@@ -126,13 +126,14 @@ def results_command(options):
     from lab.fitting import recipe_digest
     from lab.results import RefusedRecord, merge_records
     from lab.schema import DamagedFile
+    from lab.source import Untraceable
 
     refused = 0
     for rung in find_rungs(options.rungs):
         for name, recipe in rung.recipes.items():
             try:
                 records, left_out = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
-            except (RefusedRecord, DamagedFile) as error:  # the others are merged all the same
+            except (RefusedRecord, DamagedFile, Untraceable) as error:  # the others are merged all the same
                 print(f"{name}  as it was: {error}")
                 refused += 1
                 continue

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from lab.data import ROOT
-from lab.fitting import recipe_digest
+from lab.fitting import digest_or_reason
 from lab.results import folder_of, load_records, why_refused
 
 MINUTES = {50_000: 60, 1_000_000: 240}  # wall-clock limit of one run by parameters below; larger ones get the last
@@ -42,10 +42,10 @@ def plan(rungs, seeds, seeds_of_large):
 
 def key(rung):
     """Twelve hex digits over all that decides the numbers of a notebook: recipes, and the code behind them."""
-    decisive = [[name, recipe.as_dict(), recipe_digest(recipe)] for name, recipe in rung.recipes.items()]
+    decisive = [[name, recipe.as_dict(), digest_or_reason(recipe)] for name, recipe in rung.recipes.items()]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _published(name, recipe):
-    digest = recipe_digest(recipe)
+    digest = digest_or_reason(recipe)
     return {record.seed for record in load_records(name) if why_refused(record, name, recipe.as_dict(), digest) is None}

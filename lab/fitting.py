@@ -1,6 +1,7 @@
 """A run: what `fit` remembers, resumes, records and shows around the loops of `lab.training`."""
 
 import contextlib
+import copy
 import ctypes
 import math
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ RULES = {
     "recipe": is_a(Recipe, "a Recipe"),
     "digits": is_a(Digits, "what load_digits returns"),
     "rung": word(),
+}
+REMEDIES = {  # by what torch or Python says
+    "view size": "Images are channels last here: use x.flatten(1) or x.reshape(...) in place of x.view(...).",
+    "has no attribute 'float'": "It must return one tensor (N, 10).",
+    "does not require grad": "Nothing can be trained: at least one weight needs requires_grad=True.",
 }
 SMALL = 50_000  # parameters of networks for which a second thread costs more than it brings, see choose_threads
 
@@ -118,9 +124,11 @@ def _run(recipe, digits, rung, seed, device, folder):
     )
     if record.dataset != "mnist" or len(digits.train) < SIZES["mnist"]:
         print(f"Data: {record.data}. What the page says in words is said of the published run.")
+    if record.code_digest.startswith(UNTRACEABLE):
+        print(f"Known by its first batches alone: {record.code_digest.removeprefix(UNTRACEABLE)}.")
     kept = Checkpoints(folder, record, device)
     if unsaved:
-        print(f"No checkpoint could hold {unsaved}, which changes in training and is no buffer: this run begins anew.")
+        print(f"Such a run always begins anew: {unsaved} changes in training, and no checkpoint holds that.")
     else:
         kept.resume(trainee)
     with EpochLines(recipe.epochs, math.ceil(len(train) / recipe.batch_size), record.epochs) as lines:
@@ -197,6 +205,7 @@ def require_trainable(recipe, digits):
             f"Recipe: loss='nll' must be 'cross_entropy' for {recipe.network.__name__}, which ends in logits"
         )
     recipe.as_dict()
+    _try_augmentation(recipe)
     if not images or not len(digits.test):
         raise ValueError(f"{digits} leave nothing to train or to test on")
     if recipe.held_out and not 0 < kept < images:
@@ -218,10 +227,26 @@ def _try(recipe, count, made, *, training, remedy=""):
                 LOSS_FUNCTIONS[recipe.loss](outputs, torch.zeros(count, dtype=torch.int64)).backward()
     except Exception as error:  # of any kind: a reader's own network may fail in any way
         reason = f"{error}" if isinstance(error, TypeError | ValueError | RuntimeError) else f"{error!r}"
-        if "view size" in reason:
-            remedy += " Images are channels last here: use x.flatten(1) or x.reshape(...) in place of x.view(...)."
-        raise ValueError(f"{made} cannot be used on images of 28x28: {reason}.{remedy}") from error
+        remedies = [words for sign, words in REMEDIES.items() if sign in reason]
+        told = " ".join([reason.rstrip(".") + ".", *remedies, remedy]).strip()
+        raise ValueError(f"{made} cannot be used on images of 28x28: {told}") from error
     return outputs.detach()
+
+
+def _try_augmentation(recipe):
+    """ValueError naming a transform that does not give as many images of the same size."""
+    images = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for transform in recipe.augmentation:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                found = copy.deepcopy(transform)(images.clone())
+        except Exception as error:  # a reader's own transform
+            raise ValueError(
+                f"Recipe: augmentation: {transform!r} fails on images (2, 1, 28, 28): {error!r}"
+            ) from error
+        if not isinstance(found, torch.Tensor) or found.shape != images.shape:
+            given = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(f"Recipe: augmentation: {transform!r} must give images (2, 1, 28, 28), and gives {given}")
 
 
 def _fingerprint_of(recipe, seed, splits, train_epoch):

@@ -103,6 +103,10 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
     output = Path(run_dir) / notebook.id / f"seed{parameters.get('seed', 0)}.ipynb"
     try:
         defaults = notebook.defaults()
+        missing = sorted(set(parameters) - set(defaults))
+        if missing and any("utils.fit(" in "".join(cell["source"]) for cell in notebook.cells):
+            names = ", ".join(missing)
+            raise NotRun(f"{notebook.path.name} trains, but no cell tagged 'parameters' sets {names}: nothing was run")
         parameters = parameters | {"run_dir": str(Path(run_dir).resolve())}
         parameters = {name: value for name, value in parameters.items() if name in defaults}
         seed = parameters.get("seed", defaults.get("seed", 0))

@@ -91,9 +91,9 @@ RULES = {
     "nesterov": flag(),
     "betas": pair(number(0, below=1)),
     "weight_decay": number(0),
-    "schedule": is_a(SCHEDULES, "a schedule of this module, or None"),
+    "schedule": is_a(SCHEDULES, "a schedule such as StepLR(6), or None"),
     "augmentation": Rule(
-        "a tuple of transforms, dataclasses that can be called",
+        "a tuple of transforms, dataclasses that can be called, such as (RandomRotation(6),)",
         lambda value: isinstance(value, tuple) and all(map(_is_transform, value)),
     ),
     "held_out": Rule(
@@ -137,6 +137,8 @@ class Recipe:
             raise ValueError(
                 f"Recipe: network must be a class, not an instance: network={kind}, what it takes in arguments={{...}}"
             )
+        if isinstance(self.augmentation, list):
+            object.__setattr__(self, "augmentation", tuple(self.augmentation))
         check_fields(self, RULES)
         if self.nesterov and not self.momentum:
             raise ValueError("Recipe: nesterov=True must be False without momentum")

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import itertools
+import linecache
 import re
 import types
 import warnings
@@ -85,11 +86,15 @@ class Notebook:
 
         Raises: ValueError naming the notebook and what went wrong.
         """
-        return self._run(self.tagged(tag), scope, f"the cell tagged {tag!r}")
+        text = self.tagged(tag)
+        return self._run(lambda name: compile(text, name, "exec"), text, scope, f"the cell tagged {tag!r}")
 
-    def _run(self, code, scope, what):
+    def _run(self, build, text, scope, what):
+        """Run what `build` makes of a cell for a file name, under which the cell's text can be found later."""
+        name = f"<{self.path.name}, {what}>"
+        linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
         try:
-            exec(code, scope)
+            exec(build(name), scope)
         except (Exception, SystemExit) as error:  # a reader's code may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{self.path.name}: {what} cannot be run by itself: {reason}") from error
@@ -127,7 +132,7 @@ class Rung(Notebook):
         """
         scope = self.defaults() | {"__name__": "__main__"}  # as in the notebook
         scope |= {name: importlib.import_module(name) for name in ("model", "utils")}
-        self._run(self._definitions(), scope, "what the cells above the recipe define")
+        self._define(scope)
         self.run_cell("recipe", scope)
         if self.has("ablations"):
             self.run_cell("ablations", scope)
@@ -135,15 +140,17 @@ class Rung(Notebook):
             raise ValueError(f"{self.path.name}: the cell tagged 'recipe' sets no recipe = utils.Recipe(...)")
         return {self.id: scope["recipe"]} | scope.get("ablations", {})
 
-    def _definitions(self):
-        """Imports, functions and classes of the cells above the recipe, as code; of plain Python only."""
-        found = []
-        for cell in itertools.takewhile(lambda cell: "recipe" not in _tags(cell), self.cells):
+    def _define(self, scope):
+        """Run imports, functions and classes of the cells above the recipe; of plain Python only."""
+        above = itertools.takewhile(lambda cell: "recipe" not in _tags(cell), self.cells)
+        for position, cell in enumerate(above):
+            text = "".join(cell["source"])
             if cell["cell_type"] == "code" and "setup" not in _tags(cell):
                 with contextlib.suppress(SyntaxError):  # such as %matplotlib inline
-                    found += ast.parse("".join(cell["source"])).body
-        body = [node for node in found if isinstance(node, DEFINITIONS)]
-        return compile(ast.Module(body, type_ignores=[]), self.path.name, "exec")
+                    body = [node for node in ast.parse(text).body if isinstance(node, DEFINITIONS)]
+                    module = ast.Module(body, type_ignores=[])
+                    build = functools.partial(compile, module, mode="exec")
+                    self._run(build, text, scope, f"cell {position}, as far as it defines something,")
 
     @cached_property
     def claims(self):

@@ -17,8 +17,9 @@ import model
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
 from lab.receptive_field import acting_table, known_receptive_field, layer_table
-from lab.recipe import WITH_MOMENTUM
+from lab.recipe import WITH_MOMENTUM, Recipe
 from lab.results import Summary, folder_of, load_records, published_recipe, why_not_published
+from lab.rules import check, is_a
 from lab.rungs import find_rungs
 from lab.source import Untraceable, class_text
 from lab.training import prepare
@@ -33,6 +34,7 @@ def show_change(rung_id, recipe):
     The recipe published under this name is compared with that of the rung before it: the step is the diff. Any other is
     compared with the published one. The first rung of a ladder has nothing before it, so it is printed whole.
     """
+    check("show_change:", {"recipe": recipe}, {"recipe": is_a(Recipe, "a Recipe")})
     rung = _find(rung_id)
     published, network = published_recipe(rung_id), recipe.network
     is_own = folder_of(rung_id, recipe.as_dict()) != rung_id or (published and network.__module__ != "model")
@@ -101,6 +103,7 @@ def show_layers(recipe):
     Returns: `layer_table`; `acting_table` if the receptive fields cannot be traced, after a line that says why.
     Raises: ValueError naming the network, if it does not work on images.
     """
+    check("show_layers:", {"recipe": recipe}, {"recipe": is_a(Recipe, "a Recipe")})
     _print_summary(recipe)
     try:
         return layer_table(recipe.specimen())
@@ -232,8 +235,12 @@ def _side(side):
     """Name, records and parameters of one side of a comparison."""
     if isinstance(side, str):
         rung = _find(side.partition("_")[0])
+        if side not in rung.recipes:
+            raise ValueError(f"compare: {side!r} is none of {', '.join(rung.recipes)}")
         return side, load_records(side), rung.recipes[side].parameters
     runs = side if isinstance(side, list | tuple) else [side]
+    if not runs or not all(hasattr(run, "record") for run in runs):
+        raise ValueError(f"compare: {side!r} must be a name of results, a Run of fit, or a list of Runs")
     records = [run.record for run in runs]
     return _yours(records), records, records[0].parameters
 
@@ -270,7 +277,7 @@ def signal_strength(recipes, split):
 
     Returns: DataFrame, a row per convolution unit and a column per recipe: the standard deviation between images,
         averaged over channels and places. Batch normalisation uses the statistics of these images.
-    Raises: ValueError naming the network, if it is no plain nn.Sequential, whose units act in a row.
+        A network that is no plain nn.Sequential is left out, which is said.
     """
     images = prepare(split.images, ())
     columns = {}
@@ -279,15 +286,16 @@ def signal_strength(recipes, split):
             torch.manual_seed(0)
             network = recipe.build_network().train()
             if type(network).forward is not torch.nn.Sequential.forward:
-                raise ValueError(
-                    f"signal_strength: {type(network).__name__} is no plain nn.Sequential, whose units act in a row"
-                )
+                print(f"Without {name}: {type(network).__name__} is no plain nn.Sequential, whose units act in a row.")
+                continue
             signal, strengths = images, [images.std(dim=0).mean().item()]
             for layer in network:
                 signal = layer(signal)
                 if any(isinstance(part, torch.nn.Conv2d) for part in layer.modules()):
                     strengths.append(signal.std(dim=0).mean().item())
         columns[name] = strengths
+    if not columns:
+        return pd.DataFrame()
     table = pd.DataFrame({name: pd.Series(strengths) for name, strengths in columns.items()}).round(3).astype(object)
     table.index = ["input", *(f"convolution {position}" for position in table.index[1:])]
     return table.where(table.notna(), "–")

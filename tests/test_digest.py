@@ -1,5 +1,6 @@
 """The digest of deciding code: what must change it, what must not, and what it refuses to follow."""
 
+import ast
 import functools
 import importlib.util
 import linecache
@@ -265,6 +266,56 @@ class Net(nn.Module):
 
     changes = [(f" {number}", " 99") for number in (11, 12, 13, 14)] + [("FACTOR = 2", "FACTOR = 3"), ("(15)", "(16)")]
     assert len({digest(), *(digest(*change) for change in changes)}) == len(changes) + 1
+
+
+def test_a_cell_is_compiled_statement_by_statement():
+    """As IPython does it; Python makes other code of `torch.tanh(x)` where it sees that torch is a module."""
+    source = "import torch\nfrom torch import nn\nclass Net(nn.Module):\n    def forward(self, x): return torch.tanh(x)"
+    name = "<a cell>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    scope = {"__name__": "__main__"}
+    for statement in ast.parse(source).body:
+        exec(compile(ast.Module([statement], []), name, "exec"), scope)
+    whole = run_cell(source, "as a whole", {"__name__": "__main__"})
+    assert code_digest(scope["Net"]) == code_digest(whole["Net"])
+
+
+def test_what_looks_alike_is_told_apart(monkeypatch):
+    def digest(source, name="act", number=0):
+        return code_digest(run_cell(source, f"alike {number} {source}", {"__name__": "__main__"})[name])
+
+    lambdas = "w, v = (lambda: 5), (lambda: 9)\n"
+    assert digest(lambdas + "act = w") != digest(lambdas + "act = v")
+    tuples = "from collections import namedtuple\nC = namedtuple('C', 'warm cold', defaults=[1])\n"
+    values = {digest(f"{tuples}c = C({warm})\ndef act(): return c.warm") for warm in (5, 9)}
+    assert len(values) == 2
+    checks = {digest(f"def check(x): x.add_({by})\ndef act(x):\n    check(x)\n    return x") for by in (1, 2)}
+    assert len(checks) == 2
+    single = "import functools\n@functools.singledispatch\ndef act(x): return 1\n"
+    assert digest(single) != digest(single + "@act.register\ndef _(x: int): return 2")
+    tensors = "import torch\nD = torch.ones(2)\nD.weight = {}\ndef act(): return D.weight"
+    assert digest(tensors.format(1)) != digest(tensors.format(2))
+    patched = "from torch import nn\ndef act(): return nn.ReLU6()"
+    before = digest(patched)
+    monkeypatch.setattr(nn.ReLU6, "forward", lambda self, x: x)
+    assert digest(patched) == before  # a module's attribute counts by name
+    assert digest("from torch.nn import ReLU6 as act") != before
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "torch.eye(3).to_sparse()",
+        "torch.ones(3, dtype=torch.cfloat).conj()",
+        "torch.ones(3).bfloat16()",
+        "torch.ones(())",
+    ],
+)
+def test_tensors_of_all_kinds_count(value):
+    scope = run_cell(f"import torch\nV = {value}\ndef act(): return V", f"tensor {value}", {"__name__": "__main__"})
+    before = code_digest(scope["act"])
+    scope["V"] = scope["V"] * 2
+    assert code_digest(scope["act"]) != before
 
 
 def made_from_text():

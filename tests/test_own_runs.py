@@ -2,13 +2,15 @@
 
 import importlib
 import json
+import random
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbclient import NotebookClient
 from torch import nn
 from torch.nn import functional as F
@@ -213,6 +215,88 @@ def test_what_a_module_remembers_outside_its_state_is_never_resumed(fit, capsys)
     assert (read, losses(second)) == (False, losses(first))
 
 
+class Noisy(model.NormedSkeleton):
+    """Its noise comes from somewhere that a checkpoint does not hold."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.source, self.own = source, np.random.default_rng(0)
+        self.generator, self.counts = torch.Generator().manual_seed(0), [0]
+
+    def forward(self, x):
+        if self.training:
+            Noisy.steps += 1
+            self.counts[0] += 1
+            noise = {
+                "numpy": lambda: np.random.rand(),  # noqa: NPY002
+                "python": random.random,
+                "an own generator": self.own.random,
+                "one of torch": lambda: torch.rand((), generator=self.generator).item(),
+            }
+            x = x * (1 + noise.get(self.source, lambda: 0.1 * self.counts[0])())
+        return super().forward(x)
+
+    steps = 0
+
+
+@pytest.mark.parametrize("source", ["numpy", "python", "an own generator", "one of torch", "a list"])
+def test_a_run_that_no_checkpoint_holds_begins_anew_and_says_so(fit, capsys, source):
+    results = []
+    for _ in range(2):
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        read, run = fit(Noisy, arguments={"source": source})
+        assert not read
+        results.append(losses(run))
+    assert results[0] == results[1] or source in ("numpy", "python")
+
+
+@dataclass
+class Growing:
+    """An augmentation with a state."""
+
+    steps: int = 0
+
+    def __call__(self, images):
+        self.steps += 1
+        return images * (1 - 0.01 * self.steps)
+
+
+def test_an_augmentation_with_a_state_is_never_resumed(digits, tmp_path, capsys):
+    runs = []
+    for _ in range(2):
+        recipe = utils.Recipe(network=model.NormedSkeleton, epochs=2, batch_size=64, augmentation=[Growing()])
+        runs.append(utils.fit(recipe, digits, rung="mine", device="cpu", run_dir=tmp_path))
+        assert "an augmentation changes in training" in capsys.readouterr().out
+    assert losses(runs[0]) == losses(runs[1])
+
+
+class WithExtra(model.NormedSkeleton):
+    """torch's own way to keep a state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"calls": 3}
+
+    def set_extra_state(self, state):
+        assert state == {"calls": 3}
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.head = nn.GRU(28, 8, batch_first=True), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.rows(x.squeeze(1))[0][:, -1])
+
+
+@pytest.mark.parametrize("network", [WithExtra, Recurrent])
+def test_what_torch_itself_keeps_is_resumed(fit, network):
+    run = fit(network)[1]
+    read, again = fit(network)
+    assert (read, losses(again)) == (True, losses(run))
+
+
 # ------------------------------------------------------------------------------- networks of all kinds
 
 
@@ -320,6 +404,40 @@ def test_an_instance_is_refused_without_being_printed():
     with pytest.raises(ValueError, match="must be a class, not an instance: network=NormedSkeleton") as caught:
         utils.Recipe(network=model.NormedSkeleton())
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (
+            lambda: Cropping(),
+            r"augmentation: Cropping\(\) must give images \(2, 1, 28, 28\), and gives \(2, 1, 24, 24\)",
+        ),
+        (lambda: Forgetful(), r"augmentation: Forgetful\(\) must give images .* gives NoneType"),
+        (lambda: Failing(), r"augmentation: Failing\(\) fails on images .*ZeroDivisionError"),
+    ],
+)
+def test_a_transform_that_cannot_work_is_named(digits, transform, words):
+    with pytest.raises(ValueError, match=words):
+        utils.fit(utils.Recipe(network=model.NormedSkeleton, augmentation=(transform(),)), digits, rung="mine")
+
+
+@dataclass(frozen=True)
+class Cropping:
+    def __call__(self, images):
+        return images[:, :, 2:-2, 2:-2]
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    def __call__(self, images):
+        images.mul_(0.5)
+
+
+@dataclass(frozen=True)
+class Failing:
+    def __call__(self, images):
+        return images / (1 // 0)
 
 
 @pytest.mark.parametrize("value", [nn.ReLU(), {1, 2}, float("nan"), np.zeros(2)])
