@@ -30,7 +30,7 @@ class Row:
 
     folder: Path  # of its files, from the folder of runs
     seed: int
-    earlier: bool  # a later run with other settings took its place
+    earlier: bool  # a later run with other settings or code took its place
     record: RunRecord | None
     page: Path | None  # what its title leads to, from the folder of runs
     remarks: tuple[str, ...]
@@ -92,7 +92,7 @@ def _row(folder, run_dir, stem, endings):
     seed, displaced = STEM.fullmatch(stem).groups()
     record, remarks, bad = None, [], []
     if displaced:
-        remarks.append("an earlier run with other settings")
+        remarks.append("an earlier run, with other settings or code")
     elif ".checkpoint" in endings and ".json" not in endings:
         bad.append("unfinished: the same command goes on after its last epoch")
     if failure := _failure(folder / stem, endings):

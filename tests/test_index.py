@@ -52,7 +52,7 @@ def test_every_record_is_listed_wherever_it_lies(tmp_path):
         f"{100 * FULL.final:.2f} mean of the last 5 epochs: {100 * FULL.last5:.2f}",
     ]
     remarks = {row[0]: row[-1] for row in rows}
-    assert [row[-1] for row in rows if row[1] == "2"] == ["an earlier run with other settings"]
+    assert [row[-1] for row in rows if row[1] == "2"] == ["an earlier run, with other settings or code"]
     assert "a recipe of one's own".replace("'", "&#x27;") in [row[-1] for row in rows]
     assert "B07 · More capacity (no dropout) b07_no_dropout" in remarks
     assert "A03 · Batch normalisation a03-own" in remarks
