@@ -147,14 +147,11 @@ class _Reached:
                 parts.append(f"{name} is empty")
         if _is_in_library(code.co_filename):  # what a decorator of a library has made of a function
             return repr([code.co_qualname, *parts])
-        syntax = syntax_of(code)
-        checks = {name for name in CHECKS if function.__globals__.get(name) is getattr(rules, name)}
-        trees = [
-            _Bare(checks).visit(copy.deepcopy(tree)) for tree in (syntax if isinstance(syntax, list) else [syntax])
-        ]
+        checks = frozenset(name for name in CHECKS if function.__globals__.get(name) is getattr(rules, name))
+        trees, texts = _bare_syntax(code, checks)
         for tree in trees:
             self._follow_names(tree, function)
-        return repr([*map(ast.unparse, trees), *parts])
+        return repr([*texts, *parts])
 
     def _follow_names(self, tree, function):
         """Describe every global name that a function uses, in `found` as constants of its module."""
@@ -233,6 +230,7 @@ def _is_installed(module):
     return any(place and _is_in_library(place) for place in places)
 
 
+@functools.cache
 def _is_in_library(filename):
     path = Path(filename).resolve()
     in_packages = {"site-packages", "dist-packages"} & set(path.parts)
@@ -295,6 +293,14 @@ def _resolve(node, value, parents):
         replaced = isinstance(value, type | FunctionType) and not _is_installed(value.__module__)
         return (path, value) if replaced else (path.partition(".")[0], first)
     return path, value
+
+
+@functools.cache
+def _bare_syntax(code, checks):
+    """The syntax trees of a function without what cannot change a number, and their texts."""
+    syntax = syntax_of(code)
+    trees = [_Bare(checks).visit(copy.deepcopy(tree)) for tree in (syntax if isinstance(syntax, list) else [syntax])]
+    return trees, [*map(ast.unparse, trees)]
 
 
 class _Bare(ast.NodeTransformer):
