@@ -139,7 +139,7 @@ def _panels(count):
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
-        axis.set_ylabel("test accuracy, %\nmean of last five epochs, where so many")
+        axis.set_ylabel("test accuracy, %\nmean of last ≤ 5 epochs")
     return figure, axes.flat[:count]
 
 
@@ -203,7 +203,7 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
     closer.minorticks_off()
     _label_points(closer, inside)
     _label_points(whole, measured[measured["parameters"] >= small])
-    whole.set_ylabel("test accuracy, %\nmean of last five epochs, where so many")
+    whole.set_ylabel("test accuracy, %\nmean of last ≤ 5 epochs")
     whole.legend(fontsize=8, loc="lower right")
     return finish(figure)
 
