@@ -87,6 +87,7 @@ def test_curves_draw_the_record(run):
 
 
 def test_figures_are_returned_and_not_left_open(run):
+    before = plt.get_fignums()
     figures = [
         utils.plot_mistakes(utils.find_mistakes(run)),
         utils.plot_digits(run.digits.test.images[:12], range(12)),
@@ -94,7 +95,7 @@ def test_figures_are_returned_and_not_left_open(run):
         utils.plot_schedules({"a03": [0.01, 0.01]}),
     ]
     assert all(isinstance(figure, plt.Figure) for figure in figures)
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
 
 
 def test_report_says_that_a_limited_run_is_not_a_published_one(run, capsys):

@@ -12,7 +12,7 @@ from lab.data import ROOT
 
 OURS = {"lab", "model", "utils", "tests"}
 READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").glob("*.py")]
-BATCH_ONLY = {"bench.py", "notebooks.py"}  # modules of lab/ that no notebook imports
+BATCH_ONLY = {"bench.py", "notebooks.py", "execution.py", "pages.py"}  # modules of lab/ that no notebook imports
 
 
 def canonical(name):
