@@ -191,14 +191,14 @@ def publish_command(options):
 
 
 def search_command(options):
-    from lab.search import OWN, SEARCH, find_trials, name_of, read_json_lines, search, still_counts
+    from lab.search import OWN, SEARCH, find_trials, name_of, read_json_lines, search, trials_that_count
     from lab.search_front import format_candidates
 
     folder = SEARCH if options.publish else OWN
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
     names = {name_of(settings) for settings in candidates}
-    for trial in find_trials(options.topic, folder):
-        if trial.name in names and trial.seed < options.seeds and still_counts(trial, options.topic):
+    for trial in trials_that_count(options.topic, folder):
+        if trial.name in names and trial.seed < options.seeds:
             print(f"already there  {_describe(trial)}", flush=True)
     for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs, folder=folder):
         print(_describe(trial), flush=True)

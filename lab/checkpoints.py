@@ -1,7 +1,7 @@
 """Where a run is kept between epochs, and how the present code proves that it may go on from there.
 
-A run is what it computes. Before anything else, every run trains and measures a few batches from its seed, in
-milliseconds; the bits of the outcome are its fingerprint, and a checkpoint is taken up only by code with the same one.
+A run is what it computes. Before anything else, every run trains and measures a few batches from its seed; the bits of
+the outcome are its fingerprint, and a checkpoint is taken up only by code with the same one.
 So an edited network, block, list or helper is noticed wherever it stands. What a fingerprint cannot see is code that
 acts only later, such as a module that changes itself in its fifth epoch, or only on a GPU: it is computed on the CPU.
 The digest of the source, see `lab.digest`, counts as well, and may see that.
@@ -33,12 +33,8 @@ from lab.training import TrainingDiverged, begin, run_epoch
 BATCHES, MOST_IMAGES, MEASURED = 3, 1024, 64
 NUMPY, PYTHON = "numpy's random numbers", "Python's random numbers"
 CODE, TRANSFORMS = "the network's class, or what it uses,", "an augmentation"
-GLOBAL = (
-    NUMPY,
-    PYTHON,
-    CODE,
-    TRANSFORMS,
-)  # the code has a digest of its own, and random numbers count if they are used
+# not of the fingerprint: the code has a digest of its own, and random numbers count where they are used
+GLOBAL = (NUMPY, PYTHON, CODE, TRANSFORMS)
 
 
 def take_fingerprint(recipe, seed, splits, train_epoch):
@@ -90,7 +86,7 @@ def _beside_weights(recipe, network):
 
 
 def _digest(value):
-    """The digest of a value; what cannot be followed counts by its kind, and as the same object alone."""
+    """The digest of a value; what cannot be followed counts by its kind alone."""
     try:
         return code_digest(value)
     except Untraceable:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.data import ROOT
-from lab.results import LAST, RunRecord, Summary, load_records
+from lab.results import LAST, RunRecord, Summary, folder_of, load_records
 from lab.rungs import Rung
 
 
@@ -102,7 +102,7 @@ def _remarks(rung, records):
     elif any(record.train_total != published[0].train_total for record in records):
         yield f"{rung.id} was trained on {records[0].train_total:,} images, not on all: it cannot be compared."
     ours, theirs = records[0].recipe, published[0].recipe
-    if ours | {"epochs": 0} != theirs | {"epochs": 0}:
+    if folder_of(rung.id, ours) != rung.id:
         yield f"{rung.id} was trained with a recipe that is not the published one."
     elif ours != theirs:
         yield f"{rung.id} was trained for {ours['epochs']} of the {theirs['epochs']} epochs of the published runs."

@@ -139,8 +139,7 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=OWN, data=None):
 
     Raises: ValueError naming what is wrong with the topic or a candidate, before anything runs.
     """
-    check("search:", {"topic": topic}, {"topic": word()})
-    done = {(trial.name, trial.seed) for trial in find_trials(topic, folder) if still_counts(trial, topic)}
+    done = {(trial.name, trial.seed) for trial in trials_that_count(topic, folder)}
     if not candidates:
         raise ValueError('search: there are no candidates, one JSON object a line: {"layers": "c8 M c12 G"}')
     candidates = list({name_of(settings): settings for settings in candidates}.values())
@@ -173,10 +172,13 @@ def find_trials(topic, folder=OWN):
     return list({**{(trial.name, trial.seed): trial for trial in published}, **newest}.values())
 
 
-def still_counts(trial, topic):
-    """Whether a trial is published, or was made by the code as it is now."""
-    if trial in load_trials(SEARCH / f"{topic}.jsonl"):
-        return True
+def trials_that_count(topic, folder=OWN):
+    """Those of `find_trials` that are published, or were made by the code as it is now; raises as it does."""
+    found, published = find_trials(topic, folder), load_trials(SEARCH / f"{topic}.jsonl")
+    return [trial for trial in found if trial in published or _is_of_present_code(trial)]
+
+
+def _is_of_present_code(trial):
     recipe = build_recipe(trial.settings)
     return trial.code_digest in {digest_or_reason(replace(recipe, compiled=compiled)) for compiled in (True, False)}
 
