@@ -10,18 +10,17 @@ compare gradients, steps, averages and whole runs with torch.
 import math
 import time
 
-import numpy as np
 import torch
 
-from lab.augment import RandomAffine
 from lab.native.agreement import disagreement
 from lab.native.build import CannotCompile, load_library
 from lab.native.describe import describe
-from lab.native.library import LANES, Compiled, draw
-from lab.recipe import PER_BATCH, WITH_MOMENTUM, OneCycleLR
+from lab.native.library import LANES, Compiled, draw, set_pace
+from lab.recipe import PER_BATCH, WITH_MOMENTUM, ReduceLROnPlateau, without_held_out
 from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
 __all__ = ["train", "train_epoch", "why_not"]
+STRETCH = 16  # batches whose distorted images are held at a time
 
 
 def why_not(recipe, data, seed=0):
@@ -29,25 +28,19 @@ def why_not(recipe, data, seed=0):
 
     It compiles, if this process has not yet, and compares the beginning of the run with torch's.
     """
-    transform = recipe.augmentation[0] if recipe.augmentation else None
-    one_affine = len(recipe.augmentation) == 1 and type(transform) is RandomAffine and not transform.fill
-    images, batch = len(data.train), recipe.batch_size
+    train = data.train.first(without_held_out(len(data.train), recipe.held_out))
     limits = {
-        "it is not trained with Nesterov's momentum": recipe.optimizer not in WITH_MOMENTUM or not recipe.nesterov,
-        "its rate does not change with every batch": not isinstance(recipe.schedule, PER_BATCH),
-        "its momentum is cycled": isinstance(recipe.schedule, OneCycleLR),
-        "it is distorted by something else than one RandomAffine with black corners": not one_affine,
-        "images do not come in sixteens": batch % LANES or images % LANES,
-        "a batch holds more than all images": batch > images,
+        "it is trained with neither SGD nor Muon": recipe.optimizer not in WITH_MOMENTUM,
+        "images do not come in sixteens": recipe.batch_size % LANES or len(train) % LANES,
+        "a batch holds more than all images": recipe.batch_size > len(train),
         "it is not plain float32 cross-entropy": recipe.loss != "cross_entropy" or recipe.precision != "float32",
-        "it holds out images of its own": recipe.held_out,
     }
     if found := next((reason for reason, holds in limits.items() if holds), None):
         return found
     try:
         describe(recipe.specimen())
         load_library()
-        return disagreement(recipe, data.train, seed)
+        return disagreement(recipe, train, seed)
     except (NotImplementedError, CannotCompile) as error:
         return str(error)
 
@@ -59,19 +52,22 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     """
     started = time.perf_counter()
     order = torch.randperm(len(split))
-    batches = math.ceil(len(split) / recipe.batch_size)
-    compiled = Compiled(trainee, recipe.batch_size)
-    rates = _rates(trainee, batches)
-    correct, loss = compiled.train(split, order, draw(trainee, recipe, order), rates, recipe)
-    if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"the loss became {loss} at a learning rate of at most {max(rates):g}. A lower learning rate is the usual "
-            f"remedy; the checkpoint of the epoch before is kept."
-        )
-    compiled.store(batches)
-    for _ in range(batches if advance else 0):
-        advance()
-    return EpochStats(correct, len(split), loss, time.perf_counter() - started)
+    pace = set_pace(trainee, recipe, math.ceil(len(split) / recipe.batch_size))
+    compiled, sums = Compiled(trainee, recipe.batch_size), (0, 0.0)
+    for start in range(0, pace.shape[1], STRETCH):
+        part = order[start * recipe.batch_size : (start + STRETCH) * recipe.batch_size]
+        paces = pace[:, start : start + STRETCH]
+        sums = compiled.train(split, part, draw(trainee, recipe, split, part), paces, recipe, sums)
+        if not math.isfinite(sums[1]):
+            raise TrainingDiverged(
+                f"the loss became {sums[1]} at a learning rate of at most {max(paces[0]):g}. A lower learning rate is "
+                f"the usual remedy; the checkpoint of the epoch before is kept."
+            )
+        for _ in range(paces.shape[1] if advance else 0):
+            advance()
+    compiled.store(pace.shape[1])
+    correct, loss = sums
+    return EpochStats(correct, len(split), loss / len(split), time.perf_counter() - started)
 
 
 def train(recipe, data, seed):
@@ -82,14 +78,18 @@ def train(recipe, data, seed):
 
     Returns: list of (correct answers, loss in nats) on the test images, an epoch each. Raises: TrainingDiverged.
     """
-    rows = []
+    kept, rows = without_held_out(len(data.train), recipe.held_out), []
     with torch.random.fork_rng(devices=[]):
-        trainee = begin(recipe, seed, torch.device("cpu"), len(data.train))
+        trainee = begin(recipe, seed, torch.device("cpu"), kept)
         for _ in range(recipe.epochs):
-            train_epoch(trainee, recipe, data.train)
+            train_epoch(trainee, recipe, data.train.first(kept))
             rows.append(_measure(trainee, recipe, data.test))
             if not math.isfinite(rows[-1][1]):
                 raise TrainingDiverged(f"the loss became {rows[-1][1]} after epoch {len(rows)}")
+            if isinstance(recipe.schedule, ReduceLROnPlateau):
+                trainee.schedule.step(_measure(trainee, recipe, data.train.last(len(data.train) - kept))[1])
+            elif not isinstance(recipe.schedule, PER_BATCH):
+                trainee.schedule.step()
     return rows
 
 
@@ -99,13 +99,3 @@ def _measure(trainee, recipe, split):
         stats = evaluate(trainee.outcome, split, recipe)
         return stats.correct, stats.loss
     return Compiled(trainee, recipe.batch_size).evaluate(split)
-
-
-def _rates(trainee, batches):
-    """Learning rates of an epoch's batches, by the schedule itself."""
-    rates = []
-    for _ in range(batches):
-        rates.append(trainee.optimizer.param_groups[0]["lr"])
-        trainee.optimizer.step()  # without gradients it does nothing, but the schedule wants to see it
-        trainee.schedule.step()
-    return np.array(rates, dtype=np.float32)

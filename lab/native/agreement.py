@@ -1,5 +1,8 @@
 """Whether a run would begin as it would with torch: loss, gradient and measurement of its first images."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -14,6 +17,8 @@ MEASURED = 5e-6  # the same of the loss in eval mode, of images as they are; new
 GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, but see below
 NOISE = 1e-3  # as a share of the largest of all: where a gradient sums up to nothing, rounding is all there is
 
+STILL = np.array([[0], [0], [1]], dtype=np.float32)  # a pace at which weights stay as they are; see set_pace
+
 
 def disagreement(recipe, split, seed):
     """Where the compiled trainer and torch in double precision differ, in words; None if they agree.
@@ -26,16 +31,18 @@ def disagreement(recipe, split, seed):
     with torch.random.fork_rng(devices=[]):
         ours, theirs = (begin(recipe, seed, torch.device("cpu"), len(split)) for _ in range(2))
         order = torch.randperm(len(split))[:IMAGES]
-        distortions = draw(ours, recipe, order)
+        drawn = draw(ours, _untouched(recipe), split, order)
+        augmentation = _untouched(recipe).augmentation
         with theirs.augmentation:
-            images = [prepare(split.images[index], recipe.augmentation) for index in order.split(recipe.batch_size)]
+            images = [prepare(split.images[index], augmentation) for index in order.split(recipe.batch_size)]
     images, network = torch.cat(images).double(), theirs.network.double()
     first = min(recipe.batch_size, len(order))
     trainer = Compiled(ours, first)
     for start, size in [(0, first), *((start, LANES) for start in range(0, len(order), LANES))]:
         part = slice(start, start + size)
         batch = Split(split.images[order[part]], split.labels[order[part]])
-        _, loss = trainer.train(split, order[part], distortions[part], np.zeros(1, dtype=np.float32), recipe)
+        _, loss = trainer.train(split, order[part], drawn[part], STILL, recipe)
+        loss /= len(batch)
         _, measured = trainer.evaluate(batch)
         expected, gradients, as_measured = _by_torch(network, images[part], batch)
         if not abs(loss - expected) <= LOSS * abs(expected):
@@ -45,6 +52,11 @@ def disagreement(recipe, split, seed):
         if _same(trainer.gradient(), gradients):
             return None
     return "its gradient of the first images is not that of torch"
+
+
+def _untouched(recipe):
+    """The recipe with transforms of its own, for one may have a state, which only the real run may change."""
+    return replace(recipe, augmentation=copy.deepcopy(recipe.augmentation))
 
 
 def _by_torch(network, images, batch):

@@ -5,7 +5,6 @@ and no method of its own, and weights that are float32 and trained. So what is u
 """
 
 import inspect
-from functools import partial
 
 import numpy as np
 import torch
@@ -18,14 +17,15 @@ from lab.data import CLASSES
 SIDE = 28
 FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
 NONE, MAX, AVERAGE, GLOBAL = range(4)
-POOLS = {nn.MaxPool2d: MAX, nn.AvgPool2d: AVERAGE}
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+ABSENT = -1  # in place of an offset
 TENSORS_OF_A_NORM = 5  # scale, shift, mean, variance, number of batches
 PLAIN = {"device": "cpu", "dtype": torch.float32}
 TRAITS = ("shape", "dtype", "layout", "device", "requires_grad")  # of a tensor
 
 
 def describe(network):
-    """Units as int64 (units, 10), see `Description` in unit.h, and the offset of the last matrix.
+    """Units as int64 (units, 13), see `Description` in unit.h, and the offsets of the last matrix and its bias.
 
     Raises: NotImplementedError naming the layer that the compiled trainer does not know, and why.
     """
@@ -41,63 +41,89 @@ def norms(network):
 
 
 def _describe(network):
-    layers = _parts(network)
-    _require(network, len(layers) > 3)
-    *body, average, matrix, flatten = layers
+    layers = _layers(network)
+    _require(network, len(layers) > 2)
+    *body, matrix, flatten = layers
     offsets = _offsets(network)
     units, channels, side, statistics = [], 1, SIDE, 0
-    for layer in body:
+    while body:
+        layer = body[0]
         if type(layer) in POOLS:
-            _require_usual(layer, type(layer)(2))
-            side //= 2
+            post, side = _describe_pool(body.pop(0), side)
             _require(layer, units and units[-1]["post"] == NONE and side)
-            units[-1]["post"] = POOLS[type(layer)]
+            units[-1]["post"] = post
         else:
-            unit = _describe_unit(layer, channels, offsets) | {"statistics": statistics}
+            unit = _take_unit(body, channels, offsets)
             units.append(unit)
             channels, side = unit["outputs"], side - (0 if unit["kind"] == POINTWISE else 2 - 2 * unit["padding"])
             _require(layer, side > 0)
-            statistics += 2 * channels
-    _require_usual(average, nn.AdaptiveAvgPool2d(1))
-    _require(average, units and units[-1]["post"] == NONE)
-    _require_usual(matrix, nn.Conv2d(channels, CLASSES, 1, bias=False, **PLAIN))
+            if unit["scale"] != ABSENT:
+                unit["statistics"], statistics = statistics, statistics + 2 * channels
+    biased = getattr(matrix, "bias", None) is not None
+    _require_usual(matrix, nn.Conv2d(channels, CLASSES, 1, bias=biased, **PLAIN))
+    _require(matrix, units and side == 1)
     _require_usual(flatten, nn.Flatten())
-    units[-1]["post"] = GLOBAL
-    head = offsets[id(matrix.weight)]
-    _require_own_weights(network, units, head)
+    head = offsets[id(matrix.weight)], offsets.get(id(matrix.bias), ABSENT)
+    _require_own_weights(network, units, head[0])
     return np.array([list(unit.values()) for unit in units], dtype=np.int64), head
 
 
-def _describe_unit(layer, inputs, offsets):
-    parts = _parts(layer)
-    _require(layer, len(parts) == 3)
-    convolution, norm, activation = parts
-    filters = _parts(convolution) if isinstance(convolution, nn.Sequential) else [convolution]
-    _require(layer, len(filters) in (1, 2))
-    for one in filters:
-        _require(one, type(one) is nn.Conv2d)
-    first, last = filters[0], filters[-1]
-    outputs, padding = last.out_channels, int(first.padding == (1, 1))
-    make = partial(nn.Conv2d, bias=False, **PLAIN)
-    if len(filters) == 2:
-        kind, usual = SEPARABLE, [make(inputs, inputs, 3, padding=padding, groups=inputs), make(inputs, outputs, 1)]
-    elif first.kernel_size == (3, 3):
-        kind, usual = FULL, [make(inputs, outputs, 3, padding=padding)]
+def _describe_pool(layer, side):
+    """What kind of pooling a layer is on maps of so many pixels each way, and how many it leaves."""
+    if type(layer) is nn.AdaptiveAvgPool2d:
+        _require_usual(layer, nn.AdaptiveAvgPool2d(1))
+        return GLOBAL, 1
+    if type(layer) is nn.AvgPool2d and layer.kernel_size == side:
+        _require_usual(layer, nn.AvgPool2d(side, layer.stride))  # it is at one place, so it never strides
+        return GLOBAL, 1
+    _require_usual(layer, type(layer)(2))
+    return MAX if type(layer) is nn.MaxPool2d else AVERAGE, side // 2
+
+
+def _take_unit(layers, inputs, offsets):
+    """Take a convolution and what belongs to it from the front of a list of layers; describe it."""
+    taken = []
+
+    def take(*kinds):
+        if not layers or type(layers[0]) not in kinds:
+            return None
+        taken.append(layers.pop(0))
+        return taken[-1]
+
+    _require(layers[0], type(layers[0]) is nn.Conv2d)
+    first = last = take(nn.Conv2d)
+    kind = FULL if first.kernel_size == (3, 3) else POINTWISE
+    if kind == FULL and first.groups == inputs and layers and getattr(layers[0], "kernel_size", None) == (1, 1):
+        last = take(nn.Conv2d) or first
+        kind = SEPARABLE if last is not first else FULL
+    relu_first, norm, relu_last = take(nn.ReLU), take(nn.BatchNorm2d), take(nn.ReLU)
+    outputs, biased, padding = last.out_channels, last.bias is not None, int(first.padding == (1, 1))
+    if kind == SEPARABLE:
+        usual = [nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False, **PLAIN)]
+        usual += [nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)]
+    elif kind == FULL:
+        usual = [nn.Conv2d(inputs, outputs, 3, padding=padding, bias=biased, **PLAIN)]
     else:
-        kind, usual = POINTWISE, [make(inputs, outputs, 1)]
-    usual += [nn.BatchNorm2d(outputs, **PLAIN), nn.ReLU(getattr(activation, "inplace", False))]
-    for part, expected in zip([*filters, norm, activation], usual, strict=True):
+        usual = [nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)]
+    usual += [nn.ReLU(relu_first.inplace)] if relu_first else []
+    usual += [nn.BatchNorm2d(outputs, **PLAIN)] if norm else []
+    usual += [nn.ReLU(relu_last.inplace)] if relu_last else []
+    for part, expected in zip(taken, usual, strict=True):
         _require_usual(part, expected)
     return {
         "kind": kind,
         "inputs": inputs,
         "outputs": outputs,
         "padding": padding,
-        "post": NONE,
         "weight": offsets[id(first.weight)],
         "pointwise": offsets[id(last.weight)],
-        "scale": offsets[id(norm.weight)],
-        "shift": offsets[id(norm.bias)],
+        "bias": offsets.get(id(last.bias), ABSENT),
+        "relu_first": relu_first is not None,
+        "scale": offsets[id(norm.weight)] if norm else ABSENT,
+        "shift": offsets[id(norm.bias)] if norm else ABSENT,
+        "statistics": ABSENT,
+        "relu_last": relu_last is not None,
+        "post": NONE,
     }
 
 
@@ -113,22 +139,28 @@ def _offsets(network):
 def _require_own_weights(network, units, head):
     """Units may share a convolution as a whole; no other weight or statistic, and all belong to a layer."""
     filters = {unit[name] for unit in units for name in ("weight", "pointwise")}
-    convolutions = sum(type(module) is nn.Conv2d for module in network.modules())
+    convolutions = [module for module in network.modules() if type(module) is nn.Conv2d]
     tensors = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
-    if head in filters or not len(filters) + 1 == convolutions == len(tensors) - TENSORS_OF_A_NORM * len(units):
+    others = sum(TENSORS_OF_A_NORM for unit in units if unit["scale"] != ABSENT)
+    others += sum(module.bias is not None for module in convolutions)
+    if head in filters or not len(filters) + 1 == len(convolutions) == len(tensors) - others:
         raise NotImplementedError("it does not know weights that are shared like this, or that belong to no layer")
 
 
-def _parts(layer):
-    """The layers of an nn.Sequential, or of a subclass that changes nothing about how one works."""
-    _require(layer, isinstance(layer, nn.Sequential))
+def _layers(layer):
+    """The layers of an nn.Sequential in the order in which they act, those of a sequence within it in its place.
+
+    It may be a subclass that changes nothing about how one works.
+    """
+    if not isinstance(layer, nn.Sequential):
+        return [layer]
     usual = nn.Sequential()
     methods = dict(inspect.getmembers(nn.Sequential, inspect.isfunction)) | {"__init__": None}
     found = {name: method and getattr(type(layer), name) for name, method in methods.items()}
     found |= {name: value for name, value in _traits(layer).items() if hasattr(usual, name)}
     expected = methods | _traits(usual)
     _require_same(layer, found | {"_modules": None}, expected | {"_modules": None})
-    return list(layer)
+    return [inner for part in layer for inner in _layers(part)]
 
 
 def _require_usual(layer, usual):

@@ -5,16 +5,17 @@ import ctypes
 import numpy as np
 import torch
 
+from lab.augment import RandomAffine, RandomRotation, distort
 from lab.data import MEAN, STD
 from lab.native.build import load_library
 from lab.native.describe import SIDE, describe, norms
-from lab.recipe import average_decay
+from lab.recipe import PER_BATCH, average_decay
 
 LANES = 16  # images that one vector holds, see kernels.h
 
 
 class Compiled:
-    """A network of lab/notation.py with its momentum and its average, ready for an epoch.
+    """A network with its momentum and its average, ready for an epoch.
 
     Args:
         trainee: a Trainee; what it knows is copied, and `store` copies it back.
@@ -24,9 +25,9 @@ class Compiled:
     def __init__(self, trainee, batch_size):
         self.trainee, self.library = trainee, load_library()
         units, head = describe(trainee.network)
-        arrays = self._arrays()
+        arrays, head = self._arrays(), np.array(head, dtype=np.int64)
         sizes = [ctypes.c_int64(len(arrays[position])) for position in (0, 2)]
-        address = self.library.create(_at(units), len(units), ctypes.c_int64(head), batch_size, *sizes)
+        address = self.library.create(_at(units), len(units), _at(head), batch_size, *sizes)
         self.handle = ctypes.c_void_p(address)
         self._copy(arrays, to_trainer=True)
 
@@ -34,33 +35,41 @@ class Compiled:
         if hasattr(self, "handle"):
             self.library.destroy(self.handle)
 
-    def train(self, split, order, distortions, rates, recipe):
-        """Train one epoch.
+    def train(self, split, order, drawn, pace, recipe, so_far=(0, 0.0)):
+        """Train on some batches, up to the first whose loss is not finite.
 
         Args:
             order: int64 (N,), which images, in batches of the size given.
-            distortions: float32 (N, 5): degrees, shift along x and y in pixels, scale, shear in degrees.
-            rates: float32, one a batch.
-            recipe: optimiser and average come from here, and how images are resampled.
+            drawn: what `draw` draws for these images.
+            pace: what `set_pace` gives for these batches.
+            recipe: optimiser comes from here, and how images are resampled.
+            so_far: what came back for the batches before.
 
-        Returns: (correct answers, loss in nats), as training saw the images.
+        Returns: (correct answers, sum of losses in nats), as training saw the images.
         """
-        correct = ctypes.c_int64()
-        bilinear = recipe.augmentation[0].interpolation == "bilinear"
-        order, distortions, takes = order.numpy(), distortions.numpy(), self._takes(len(rates), recipe.average)
+        correct, loss = ctypes.c_int64(so_far[0]), ctypes.c_double(so_far[1])
+        order, drawn, pace, transform = (
+            order.numpy(),
+            drawn.numpy(),
+            np.ascontiguousarray(pace),
+            known_transform(recipe),
+        )
         images, labels = split.images.contiguous(), split.labels.contiguous()
-        arrays = _at(order), ctypes.c_int64(len(order)), _at(distortions), int(bilinear), _at(rates), _at(takes)
-        knobs = ctypes.c_float(recipe.momentum), ctypes.c_float(recipe.weight_decay), int(recipe.optimizer == "Muon")
-        loss = self.library.train(self.handle, _data(images, labels), *arrays, *knobs, ctypes.byref(correct))
-        return correct.value, loss / len(order)
+        pixels = None if transform else _at(drawn)
+        bilinear, fill = (transform.interpolation == "bilinear", transform.fill) if transform else (False, 0)
+        distorted = _Distorted(_at(drawn) if transform else None, pixels, bilinear, fill)
+        knobs = recipe.weight_decay, recipe.nesterov, recipe.optimizer == "Muon"
+        arrays = _at(order), ctypes.c_int64(len(order)), distorted, _Pace(*map(_at, pace), *knobs)
+        self.library.train(self.handle, _data(images, labels), *arrays, ctypes.byref(loss), ctypes.byref(correct))
+        return correct.value, loss.value
 
     def evaluate(self, split):
         """Measure the averaged network, or the network itself if no average is kept; (correct answers, loss)."""
-        correct = ctypes.c_int64()
+        correct, loss = ctypes.c_int64(), ctypes.c_double()
         count = ctypes.c_int64(len(split))
         images, labels = split.images.contiguous(), split.labels.contiguous()
-        loss = self.library.evaluate(self.handle, _data(images, labels), count, ctypes.byref(correct))
-        return correct.value, loss / len(split)
+        self.library.evaluate(self.handle, _data(images, labels), count, ctypes.byref(loss), ctypes.byref(correct))
+        return correct.value, loss.value / len(split)
 
     def gradient(self):
         """Gradient of the last batch, float32, weight by weight in torch's order."""
@@ -76,21 +85,16 @@ class Compiled:
         network, average, optimizer = self.trainee.network, self.trainee.average, self.trainee.optimizer
         _fill(network.parameters(), weights)
         _fill(_statistics(network), statistics)
-        for parameter in network.parameters():
-            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-        _fill([optimizer.state[parameter]["momentum_buffer"] for parameter in network.parameters()], velocity)
+        if optimizer.param_groups[0]["momentum"]:  # without it torch.optim.SGD keeps no velocity
+            for parameter in network.parameters():
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            _fill([optimizer.state[parameter]["momentum_buffer"] for parameter in network.parameters()], velocity)
         if average:
             _fill(average.module.parameters(), average_weights)
             _fill(_statistics(average.module), average_statistics)
             average.n_averaged += batches
         for norm in norms(network) + (norms(average.module) if average else []):
             norm.num_batches_tracked += batches
-
-    def _takes(self, batches, decay):
-        """How much of the new weights the average takes in after each batch; all of it where none is kept."""
-        before = int(self.trainee.average.n_averaged) if decay else 0
-        takes = [1 - average_decay(decay, count) if count else 1 for count in range(before, before + batches)]
-        return np.array(takes, dtype=np.float32)
 
     def _arrays(self):
         network, state = self.trainee.network, self.trainee.optimizer.state
@@ -104,15 +108,50 @@ class Compiled:
         self.library.copy_state(self.handle, places, int(to_trainer))
 
 
-def draw(trainee, recipe, order):
-    """Distortions of the images of an epoch, float32 (N, 5): the numbers that training with torch would draw."""
-    (transform,) = recipe.augmentation
-    drawn = []
+def known_transform(recipe):
+    """The one transform of a recipe if the trainer itself distorts images as it does, or None."""
+    transform = recipe.augmentation[0] if len(recipe.augmentation) == 1 else None
+    known = type(transform) in (RandomAffine, RandomRotation)
+    return transform if known and (transform.interpolation == "nearest" or not transform.fill) else None
+
+
+def draw(trainee, recipe, split, order):
+    """The random numbers that training with torch would draw for some batches, and what follows from them.
+
+    Returns: float32 (N, 5) where the trainer distorts: degrees, shift along x and y in pixels, scale, shear in degrees;
+        else the images, float32 (N, 1, 28, 28), as torch has distorted them.
+    """
+    transform, drawn = known_transform(recipe), []
     for batch in order.split(recipe.batch_size):
         with trainee.augmentation:
-            degrees, shift, scale, shear = transform.draw(len(batch), SIDE)
-        drawn.append(torch.cat([degrees[:, None], shift, scale[:, None], shear[:, None]], dim=1))
-    return torch.cat(drawn)
+            if transform is None:
+                drawn.append(distort(split.images[batch], recipe.augmentation))
+            elif type(transform) is RandomRotation:  # counter-clockwise, see lab.augment.rotate
+                degrees = torch.empty(len(batch), 1).uniform_(-transform.degrees, transform.degrees)
+                drawn.append(torch.cat([-degrees, torch.tensor([0.0, 0, 1, 0]).expand(len(batch), -1)], dim=1))
+            else:
+                degrees, shift, scale, shear = transform.draw(len(batch), SIDE)
+                drawn.append(torch.cat([degrees[:, None], shift, scale[:, None], shear[:, None]], dim=1))
+    return torch.cat(drawn).contiguous()
+
+
+def set_pace(trainee, recipe, batches):
+    """How an epoch's batches are trained on, float32 (3, batches); the schedule comes as far as torch would bring it.
+
+    Returns: learning rates and momenta, by the schedule itself, and how much the average takes in of the new weights
+        after each batch; all of it where none is kept.
+    """
+    (group, *_), rates, momenta = trainee.optimizer.param_groups, [], []
+    for _ in range(batches):
+        rates.append(group["lr"])
+        momenta.append(group["momentum"])
+        trainee.optimizer.step()  # without gradients it does nothing, but the schedule wants to see it
+        if isinstance(recipe.schedule, PER_BATCH):
+            trainee.schedule.step()
+    before = int(trainee.average.n_averaged) if recipe.average else 0
+    counts = range(before, before + batches) if recipe.average else [0] * batches
+    takes = [1 - average_decay(recipe.average, count) if count else 1 for count in counts]
+    return np.array([rates, momenta, takes], dtype=np.float32)
 
 
 class _Data(ctypes.Structure):
@@ -121,6 +160,26 @@ class _Data(ctypes.Structure):
         ("labels", ctypes.c_void_p),
         ("black", ctypes.c_float),
         ("white", ctypes.c_float),
+    ]
+
+
+class _Distorted(ctypes.Structure):
+    _fields_ = [
+        ("distortions", ctypes.c_void_p),
+        ("pixels", ctypes.c_void_p),
+        ("bilinear", ctypes.c_int),
+        ("fill", ctypes.c_float),
+    ]
+
+
+class _Pace(ctypes.Structure):
+    _fields_ = [
+        ("rates", ctypes.c_void_p),
+        ("momenta", ctypes.c_void_p),
+        ("takes", ctypes.c_void_p),
+        ("decay", ctypes.c_float),
+        ("nesterov", ctypes.c_int),
+        ("muon", ctypes.c_int),
     ]
 
 

@@ -1,4 +1,5 @@
 // Training of small networks, for a search over many of them. Python's side is __init__.py.
+#include <numeric>
 #include <set>
 
 #include "muon.h"
@@ -16,28 +17,47 @@ struct Data {
     float black, white;  // what grey levels 0 and 255 become
 };
 
+// What is done to images before the network sees them, one after the other as they are trained on: a distortion of
+// each, or they come distorted, as grey values from 0 to 1. Neither: they are left as they are.
+struct Distorted {
+    const Distortion *distortions;
+    const float *pixels;
+    int bilinear;
+    float fill;  // grey value of what comes from outside the image
+};
+
+// How the batches of an epoch are trained on: for each the learning rate, the momentum, and how much the average takes in
+// of the new weights; for all the decay of weights and the kind of step.
+struct Pace {
+    const float *rates, *momenta, *takes;
+    float decay;
+    int nesterov, muon;
+};
+
 struct Trainer : Network {
     int batch;
     std::vector<float> weights, velocity, steps, average_weights, average_statistics;
 
-    // Puts images into the first map, undistorted without `distortions`; their labels come back.
-    std::vector<int64_t> load(const Data &data, const int64_t *order, int count, const Distortion *distortions,
-                              bool bilinear) {
-        constexpr int FRAME = SIDE + 2;  // what is read from outside the image is black
+    // Puts images `first` and following of those in order into the first map; their labels come back.
+    std::vector<int64_t> load(const Data &data, const int64_t *order, const Distorted &distorted, int64_t first,
+                              int count) {
+        constexpr int FRAME = SIDE + 2;  // what is read from outside the image
+        const float range = data.white - data.black;
         float framed[FRAME * FRAME], line[SIDE];
-        std::fill(framed, framed + FRAME * FRAME, data.black);
+        std::fill(framed, framed + FRAME * FRAME, data.black + distorted.fill * range);
         std::vector<int64_t> labels(count);
         for (int n = 0; n < count; n++) {
-            labels[n] = data.labels[order[n]];
-            const uint8_t *image = data.images + order[n] * SIDE * SIDE;
+            labels[n] = data.labels[order[first + n]];
+            const uint8_t *image = data.images + order[first + n] * SIDE * SIDE;
+            const float *pixels = distorted.pixels ? distorted.pixels + (first + n) * SIDE * SIDE : nullptr;
             for (int y = 0; y < SIDE; y++)
                 for (int x = 0; x < SIDE; x++)
                     framed[(y + 1) * FRAME + x + 1] =
-                        data.black + image[y * SIDE + x] * ((data.white - data.black) / 255);
+                        data.black + (pixels ? pixels[y * SIDE + x] * range : image[y * SIDE + x] * (range / 255));
             float *out = input.at(n / LANES) + n % LANES;
             for (int y = 0; y < SIDE; y++) {
-                if (distortions)
-                    resample(framed, FRAME, distortions[n], y, bilinear, line);
+                if (distorted.distortions)
+                    resample(framed, FRAME, distorted.distortions[first + n], y, distorted.bilinear, line);
                 else
                     std::copy_n(framed + (y + 1) * FRAME + 1, SIDE, line);
                 for (int x = 0; x < SIDE; x++) out[y * input.stride.row + x * LANES] = line[x];
@@ -79,16 +99,17 @@ struct Trainer : Network {
         for (size_t i = 0; i < weights.size(); i++) gradient[i] += sum_of(sums[i]);
     }
 
-    // torch.optim.SGD with Nesterov's momentum or lab.muon, and swa_utils.AveragedModel.
-    void step(float rate, float momentum, float decay, bool muon, float take) {
+    // torch.optim.SGD or lab.muon, and swa_utils.AveragedModel.
+    void step(const Pace &pace, int64_t number) {
+        const float rate = pace.rates[number], momentum = pace.momenta[number], take = pace.takes[number];
         for (size_t i = 0; i < weights.size(); i++) {
-            float g = gradient[i] + decay * weights[i];
+            float g = gradient[i] + pace.decay * weights[i];
             velocity[i] = momentum * velocity[i] + g;
-            steps[i] = g + momentum * velocity[i];
+            steps[i] = pace.nesterov ? g + momentum * velocity[i] : velocity[i];
         }
         std::set<int64_t> done;  // a matrix that units share takes one step
         for (Unit &u : units)
-            if (muon && u.kind != FULL && done.insert(u.mixing()).second)
+            if (pace.muon && u.kind != FULL && done.insert(u.mixing()).second)
                 orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
         for (size_t i = 0; i < weights.size(); i++) weights[i] -= rate * steps[i];
         for (size_t i = 0; i < weights.size(); i++) average_weights[i] += take * (weights[i] - average_weights[i]);
@@ -101,13 +122,13 @@ struct Trainer : Network {
 
 extern "C" {
 
-Trainer *create(const Description *units, int count, int64_t head, int batch, int64_t count_weights,
+Trainer *create(const Description *units, int count, const Head *head, int batch, int64_t count_weights,
                 int64_t count_statistics) {
     auto *t = new Trainer;
     t->batch = batch;
     for (auto *values : {&t->weights, &t->velocity, &t->steps, &t->average_weights}) values->resize(count_weights);
     for (auto *values : {&t->statistics, &t->average_statistics}) values->resize(count_statistics);
-    t->allocate(units, count, head, count_weights, batch / LANES);
+    t->allocate(units, count, *head, count_weights, batch / LANES);
     return t;
 }
 
@@ -126,31 +147,26 @@ void copy_state(Trainer *t, float *const *arrays, int to_trainer) {
 
 void copy_gradient(Trainer *t, float *array) { std::copy(t->gradient.begin(), t->gradient.end(), array); }
 
-// One epoch over `order`, up to the first batch whose loss is not finite; returns the sum of losses. `rates` has one a
-// batch, and so has `takes`: how much the average takes in of the weights that it leaves.
-double train(Trainer *t, Data data, const int64_t *order, int64_t count, const Distortion *distortions, int bilinear,
-             const float *rates, const float *takes, float momentum, float decay, int muon, int64_t *correct) {
-    double loss = 0;
-    for (int64_t start = 0; start < count && std::isfinite(loss); start += t->batch) {
+// Trains on images in order, up to the first batch whose loss is not finite; adds up losses and correct answers.
+void train(Trainer *t, Data data, const int64_t *order, int64_t count, Distorted distorted, Pace pace, double *loss,
+           int64_t *correct) {
+    for (int64_t start = 0; start < count && std::isfinite(*loss); start += t->batch) {
         int size = (int)std::min<int64_t>(t->batch, count - start);
-        auto labels = t->load(data, order + start, size, distortions + start, bilinear);
-        t->differentiate(labels.data(), size / LANES, &loss, correct);
-        t->step(rates[start / t->batch], momentum, decay, muon, takes[start / t->batch]);
+        auto labels = t->load(data, order, distorted, start, size);
+        t->differentiate(labels.data(), size / LANES, loss, correct);
+        t->step(pace, start / t->batch);
     }
-    return loss;
 }
 
-// The averaged network on the first images; returns the sum of losses.
-double evaluate(Trainer *t, Data data, int64_t count, int64_t *correct) {
-    double loss = 0;
-    std::vector<int64_t> order(t->batch);
+// The averaged network on the first images; adds up losses and correct answers.
+void evaluate(Trainer *t, Data data, int64_t count, double *loss, int64_t *correct) {
+    std::vector<int64_t> order(count);
+    std::iota(order.begin(), order.end(), 0);
     for (int64_t start = 0; start < count; start += t->batch) {
         int size = (int)std::min<int64_t>(t->batch, count - start);
-        for (int i = 0; i < size; i++) order[i] = start + i;
-        auto labels = t->load(data, order.data(), size, nullptr, false);
+        auto labels = t->load(data, order.data(), {}, start, size);
         t->forward(t->average_weights.data(), t->average_statistics.data(), size / LANES);
-        t->judge(t->average_weights.data(), labels.data(), size / LANES, false, &loss, correct);
+        t->judge(t->average_weights.data(), labels.data(), size / LANES, false, loss, correct);
     }
-    return loss;
 }
 }

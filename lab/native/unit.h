@@ -1,7 +1,8 @@
-// A unit of a network: convolution, batch normalisation, ReLU, and the pooling behind them.
+// A unit of a network: a convolution, what follows it pixel by pixel, and the pooling behind them.
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels.h"
@@ -33,10 +34,11 @@ struct Maps {
 enum Kind { FULL = 0, SEPARABLE = 1, POINTWISE = 2 };
 enum Post { NONE = 0, MAX = 1, AVERAGE = 2, GLOBAL = 3 };
 
-// What Python describes of a unit: convolution, batch normalisation, ReLU, pooling. Offsets count from the first
-// weight.
+// What Python describes of a unit, in the order in which it acts: a convolution, ReLU, batch normalisation, ReLU once
+// more, pooling. Only the convolution has to be there. Offsets count from the first weight or statistic; -1 is none.
 struct Description {
-    int64_t kind, inputs, outputs, padding, post, weight, pointwise, scale, shift, statistics;
+    int64_t kind, inputs, outputs, padding, weight, pointwise, bias, relu_first, scale, shift, statistics, relu_last,
+        post;
 };
 
 float sum_of(const Lanes &v) {
@@ -45,8 +47,12 @@ float sum_of(const Lanes &v) {
     return sum;
 }
 
+// What a ReLU lets pass is above this; everything is, where there is no ReLU.
+inline Lanes floor_of(bool relu) { return Lanes{} - (relu ? 0.0f : std::numeric_limits<float>::infinity()); }
+inline Lanes above(Lanes floor, Lanes v) { return v < floor ? floor : v; }  // what is no number stays none
+
 struct Unit : Description {
-    Maps raw, out, grad_out;             // of the batch
+    Maps raw, out, grad_out;             // of the batch; raw is what normalisation reads
     Maps middle, grad_middle, grad_raw;  // of one group of 16 images: small enough for the cache
     std::vector<Lanes> sums;
     std::vector<float> slope, offset, mean, by_raw, constant, packed, packed_back;
@@ -64,10 +70,9 @@ struct Unit : Description {
             grad_middle.allocate(1, inputs, height, width, back);
         }
         if (post == MAX || post == AVERAGE) height /= 2, width /= 2;
-        if (post != GLOBAL) {
-            out.allocate(groups, outputs, height, width, padding_after);
-            grad_out.allocate(groups, outputs, height, width, 0);
-        }
+        if (post == GLOBAL) height = width = 1;
+        out.allocate(groups, outputs, height, width, padding_after);
+        grad_out.allocate(groups, outputs, height, width, 0);
         sums.resize(2 * outputs);
         for (auto *values : {&slope, &offset, &mean, &by_raw, &constant}) values->resize(outputs);
         packed.resize(inputs * outputs * (kind == FULL ? 9 : 1));
@@ -75,6 +80,8 @@ struct Unit : Description {
     }
 
     int count() const { return raw.height * raw.width; }
+    bool normalised() const { return scale >= 0; }
+    bool finished() const { return bias < 0 && !relu_first; }  // as soon as the convolution is
 
     // Offset of the weights that go from all channels to all channels.
     int64_t mixing() const { return kind == SEPARABLE ? pointwise : weight; }
@@ -85,14 +92,35 @@ struct Unit : Description {
         pack(parameters + mixing(), outputs, inputs, k, true, packed_back.data());
     }
 
-    // Convolution of one group; adds up the statistics of what comes out if `totals` are given.
+    // Convolution of one group, with what comes before the normalisation; adds up the statistics of what comes out if
+    // `totals` are given.
     void convolve_group(Maps &in, int group, const float *parameters, Lanes *totals) {
-        if (kind == FULL)
-            convolve<3>(in.at(group, padding), in.stride, inputs, packed.data(), raw.at(group), raw.stride, outputs,
-                        raw.height, raw.width, totals);
-        else
-            convolve<1>(between(in, group, parameters), kind == SEPARABLE ? middle.stride : in.stride, inputs,
-                        packed.data(), raw.at(group), raw.stride, outputs, raw.height, raw.width, totals);
+        const float *from = kind == FULL ? in.at(group, padding) : between(in, group, parameters);
+        const Stride stride = kind == SEPARABLE ? middle.stride : in.stride;
+        auto convolve_rows = kind == FULL ? convolve<3> : convolve<1>;
+        if (finished())
+            return convolve_rows(from, stride, inputs, packed.data(), raw.at(group), raw.stride, outputs, raw.height,
+                                 raw.width, totals);
+        for (int y = 0; y < raw.height; y++) {  // a row is still in the cache when the rest is done to it
+            float *to = raw.at(group) + y * raw.stride.row;
+            convolve_rows(from + y * stride.row, stride, inputs, packed.data(), to, raw.stride, outputs, 1, raw.width,
+                          nullptr);
+            finish_row(to, parameters, totals);
+        }
+    }
+
+    void finish_row(float *row, const float *parameters, Lanes *totals) {
+        const Lanes floor = floor_of(relu_first);
+        for (int c = 0; c < outputs; c++) {
+            const float added = bias < 0 ? 0 : parameters[bias + c];
+            Lanes sum = {}, squares = {};
+            for (int x = 0; x < raw.width; x++) {
+                Lanes &v = lanes(row + c * raw.stride.plane + x * LANES);
+                v = above(floor, v + added);
+                sum += v, squares += v * v;
+            }
+            if (totals) totals[2 * c] += sum, totals[2 * c + 1] += squares;
+        }
     }
 
     // What the 1x1 convolution of a unit reads. Computing it again on the way back is cheaper than keeping it.
@@ -109,30 +137,29 @@ struct Unit : Description {
         offset[c] = parameters[shift + c] - slope[c] * average;
     }
 
-    void activate(int group, Lanes *feature) {
-        const Lanes zero = {};
+    void set_none(int c) { mean[c] = offset[c] = 0, slope[c] = 1; }
+
+    void activate(int group) {
+        const Lanes floor = floor_of(relu_last);
         for (int c = 0; c < outputs; c++) {
             const float a = slope[c], b = offset[c];
             const float *from = raw.at(group) + c * raw.stride.plane;
-            float *to = post == GLOBAL ? nullptr : out.at(group) + c * out.stride.plane;
+            float *to = out.at(group) + c * out.stride.plane;
             long row = raw.stride.row;
-            auto relu = [&](const float *place) {
-                Lanes v = lanes(place) * a + b;
-                return v < zero ? zero : v;  // what is no number stays none
-            };
+            auto value = [&](const float *place) { return above(floor, lanes(place) * a + b); };
             if (post == NONE) {
                 for (int y = 0; y < raw.height; y++)
                     for (int x = 0; x < raw.width; x++)
-                        lanes(to + y * out.stride.row + x * LANES) = relu(from + y * row + x * LANES);
+                        lanes(to + y * out.stride.row + x * LANES) = value(from + y * row + x * LANES);
             } else if (post == GLOBAL) {
                 Lanes sum = {};
-                for (int p = 0; p < count(); p++) sum += relu(from + p * LANES);
-                feature[c] = sum / (float)count();
+                for (int p = 0; p < count(); p++) sum += value(from + p * LANES);
+                lanes(to) = sum / (float)count();
             } else {
                 for (int y = 0; y < out.height; y++)
                     for (int x = 0; x < out.width; x++) {
                         const float *p = from + 2 * y * row + 2 * x * LANES;
-                        Lanes q[4] = {relu(p), relu(p + LANES), relu(p + row), relu(p + row + LANES)}, r;
+                        Lanes q[4] = {value(p), value(p + LANES), value(p + row), value(p + row + LANES)}, r;
                         if (post == MAX) {
                             Lanes s = q[0] > q[1] ? q[0] : q[1], t = q[2] > q[3] ? q[2] : q[3];
                             r = s > t ? s : t;
@@ -144,26 +171,25 @@ struct Unit : Description {
         }
     }
 
-    // Calls body(place, raw value, gradient) for every pixel of channel c: the gradient before normalisation's output.
+    // Calls body(y, x, raw value, gradient) for every pixel of channel c: the gradient of normalisation's output.
     template <class Body>
-    void visit(int group, int c, const Block *grad_features, Body body) {
-        const Lanes zero = {};
+    void visit(int group, int c, Body body) {
+        const Lanes zero = {}, floor = floor_of(relu_last);
         const float a = slope[c], b = offset[c];
-        const float *from = raw.at(group) + c * raw.stride.plane;
-        const float *grad = post == GLOBAL ? nullptr : grad_out.at(group) + c * grad_out.stride.plane;
+        const float *from = raw.at(group) + c * raw.stride.plane, *grad = grad_out.at(group) + c * grad_out.stride.plane;
         const long row = raw.stride.row, grad_row = grad_out.stride.row;
         if (post == NONE) {
             for (int y = 0; y < raw.height; y++)
                 for (int x = 0; x < raw.width; x++) {
                     Lanes z = lanes(from + y * row + x * LANES), d = lanes(grad + y * grad_row + x * LANES);
-                    body(y, x, z, z * a + b > zero ? d : zero);
+                    body(y, x, z, z * a + b > floor ? d : zero);
                 }
         } else if (post == GLOBAL) {
-            Lanes d = lanes(grad_features[group * outputs + c].values) / (float)count();
+            Lanes d = lanes(grad) / (float)count();
             for (int y = 0; y < raw.height; y++)
                 for (int x = 0; x < raw.width; x++) {
                     Lanes z = lanes(from + y * row + x * LANES);
-                    body(y, x, z, z * a + b > zero ? d : zero);
+                    body(y, x, z, z * a + b > floor ? d : zero);
                 }
         } else {
             for (int y = 0; y < out.height; y++)
@@ -174,7 +200,7 @@ struct Unit : Description {
                     for (int i = 0; i < 4; i++) v[i] = z[i] * a + b;
                     if (post == MAX) {
                         Lanes s = v[0] > v[1] ? v[0] : v[1], t = v[2] > v[3] ? v[2] : v[3], most = s > t ? s : t;
-                        d = most > zero ? d : zero;
+                        d = most > floor ? d : zero;
                         for (int i = 0; i < 4; i++) {  // the first of equal ones, as torch does
                             auto hit = v[i] == most;
                             body(2 * y + i / 2, 2 * x + i % 2, z[i], hit ? d : zero);
@@ -182,12 +208,51 @@ struct Unit : Description {
                         }
                     } else
                         for (int i = 0; i < 4; i++)
-                            body(2 * y + i / 2, 2 * x + i % 2, z[i], v[i] > zero ? d * 0.25f : zero);
+                            body(2 * y + i / 2, 2 * x + i % 2, z[i], v[i] > floor ? d * 0.25f : zero);
                 }
             for (int y = 0; y < raw.height; y++)  // what pooling left out at odd sizes
                 for (int x = y < 2 * out.height ? 2 * out.width : 0; x < raw.width; x++)
                     body(y, x, lanes(from + y * row + x * LANES), zero);
         }
+    }
+
+    // The gradient of normalisation's scale and shift, and what it passes on: d * slope + raw * by_raw + constant.
+    void backward_norm(const float *parameters, int groups, float *gradient) {
+        float n = (float)groups * LANES * count();
+        for (int c = 0; c < outputs && normalised(); c++) {
+            Lanes sum = {}, product = {};
+            for (int g = 0; g < groups; g++)
+                visit(g, c, [&](int, int, const Lanes &z, const Lanes &d) { sum += d, product += d * z; });
+            float factor = parameters[scale + c], inverse = slope[c] / factor, total = sum_of(sum);
+            if (factor == 0) inverse = 0;
+            float along = inverse * (sum_of(product) - mean[c] * total);
+            gradient[scale + c] += along, gradient[shift + c] += total;
+            by_raw[c] = -slope[c] * inverse * along / n;
+            constant[c] = -slope[c] * total / n - by_raw[c] * mean[c];
+        }
+    }
+
+    // The gradient of what the convolution of one group puts out, into grad_raw; adds up that of its bias.
+    void backward_pixels(int group, std::vector<Lanes> &grad) {
+        for (int c = 0; c < outputs; c++) {
+            float *to = grad_raw.at(0) + c * grad_raw.stride.plane;
+            const float a = slope[c], b = by_raw[c], k = constant[c];
+            visit(group, c, [&](int y, int x, const Lanes &z, const Lanes &d) {
+                lanes(to + y * grad_raw.stride.row + x * LANES) = d * a + z * b + k;
+            });
+            if (!finished()) grad_of_bias(group, c, bias < 0 ? nullptr : &grad[bias + c]);
+        }
+    }
+
+    // The way back through what `finish_row` does, for one channel.
+    void grad_of_bias(int group, int c, Lanes *sum) {
+        const Lanes zero = {}, floor = floor_of(relu_first);
+        for (int y = 0; y < raw.height; y++)
+            for (int x = 0; x < raw.width; x++) {
+                Lanes &d = lanes(grad_raw.at(0) + c * grad_raw.stride.plane + y * grad_raw.stride.row + x * LANES);
+                d = lanes(raw.at(group) + c * raw.stride.plane + y * raw.stride.row + x * LANES) > floor ? d : zero;
+                if (sum) *sum += d;
+            }
     }
 
     // The way back through the convolution of one group, from grad_raw; adds up the gradient of its weights.
