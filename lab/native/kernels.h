@@ -50,10 +50,11 @@ void convolve_tile(const float *in, Stride from, int inputs, const float *weight
 
 using ConvolveTile = void (*)(const float *, Stride, int, const float *, float *, Stride, Lanes *);
 constexpr int MOST_CHANNELS = 8, MOST_PIXELS = 6;
+constexpr int pixels_for(int channels) { return std::min(MOST_PIXELS, 24 / channels); }
 
 template <int K, int... I>
 constexpr std::array<ConvolveTile, sizeof...(I)> tiles_of(std::integer_sequence<int, I...>) {
-    return {convolve_tile<I / MOST_PIXELS + 1, I % MOST_PIXELS + 1, K>...};
+    return {convolve_tile<I / MOST_PIXELS + 1, std::min(I % MOST_PIXELS + 1, pixels_for(I / MOST_PIXELS + 1)), K>...};
 }
 
 template <int K>
@@ -61,8 +62,6 @@ ConvolveTile tile_for(int channels, int pixels) {
     static constexpr auto tiles = tiles_of<K>(std::make_integer_sequence<int, MOST_CHANNELS * MOST_PIXELS>());
     return tiles[(channels - 1) * MOST_PIXELS + pixels - 1];
 }
-
-inline int pixels_for(int channels) { return std::min(MOST_PIXELS, 24 / channels); }
 
 // Calls body(start, size) for parts of nearly equal size, none above `most`.
 template <class Body>
@@ -146,6 +145,90 @@ void correlate(const float *in, Stride from, int inputs, const float *grad, Stri
         });
         i += size;
     }
+}
+
+// ------------------------------------------------------------------------------------------- 3x3, many channels
+// What takes nearly all the time of a network without separable convolutions. Its loops are written as one, because what
+// a compiler unrolls it adds up in pairs, and then it runs out of registers.
+
+template <int CT, int XT>
+void convolve_deep_tile(const float *in, Stride from, int inputs, const float *weights, float *out, Stride to) {
+    Lanes total[CT][XT] = {};
+    const float *end = weights + inputs * 9 * CT;
+    for (int kx = 0, ky = 0; weights != end; weights += CT) {
+#pragma GCC unroll 8
+        for (int c = 0; c < CT; c++)
+#pragma GCC unroll 8
+            for (int x = 0; x < XT; x++) total[c][x] += lanes(in + x * LANES) * weights[c];
+        in += LANES;
+        if (++kx == 3) {
+            kx = 0, in += from.row - 3 * LANES;
+            if (++ky == 3) ky = 0, in += from.plane - 3 * from.row;
+        }
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < CT; c++)
+#pragma GCC unroll 8
+        for (int x = 0; x < XT; x++) lanes(out + c * to.plane + x * LANES) = total[c][x];
+}
+
+using DeepTile = void (*)(const float *, Stride, int, const float *, float *, Stride);
+template <int... I>
+constexpr std::array<DeepTile, sizeof...(I)> deep_tiles(std::integer_sequence<int, I...>) {
+    return {convolve_deep_tile<I / MOST_PIXELS + 1, std::min(I % MOST_PIXELS + 1, pixels_for(I / MOST_PIXELS + 1))>...};
+}
+
+inline void convolve_deep(const float *in, Stride from, int inputs, const float *packed, float *out, Stride to,
+                          int outputs, int height, int width) {
+    static constexpr auto tiles = deep_tiles(std::make_integer_sequence<int, MOST_CHANNELS * MOST_PIXELS>());
+    for (int y = 0; y < height; y++)
+        in_parts(outputs, MOST_CHANNELS, [&](int c, int channels) {
+            in_parts(width, pixels_for(channels), [&](int x, int pixels) {
+                tiles[(channels - 1) * MOST_PIXELS + pixels - 1](
+                    in + y * from.row + x * LANES, from, inputs, packed + c * inputs * 9,
+                    out + c * to.plane + y * to.row + x * LANES, to);
+            });
+        });
+}
+
+// Of CT outputs, one input, and three neighbours along a row of the kernel; goes on from `sums`.
+template <int CT>
+void correlate_deep_tile(const float *in, Stride from, const float *grad, Stride of, int height, int width, Lanes *sums,
+                         long skip) {
+    Lanes total[CT][3];
+#pragma GCC unroll 8
+    for (int c = 0; c < CT; c++)
+#pragma GCC unroll 3
+        for (int k = 0; k < 3; k++) total[c][k] = sums[c * skip + k];
+    for (int x = 0, y = 0; y < height; in += LANES, grad += LANES) {
+#pragma GCC unroll 8
+        for (int c = 0; c < CT; c++)
+#pragma GCC unroll 3
+            for (int k = 0; k < 3; k++) total[c][k] += lanes(grad + c * of.plane) * lanes(in + k * LANES);
+        if (++x == width) x = 0, y++, in += from.row - width * LANES, grad += of.row - width * LANES;
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < CT; c++)
+#pragma GCC unroll 3
+        for (int k = 0; k < 3; k++) sums[c * skip + k] = total[c][k];
+}
+
+// As many rows at a time as the first cache holds, for each is read as often as there are inputs.
+inline void correlate_deep(const float *in, Stride from, int inputs, const float *grad, Stride of, int outputs,
+                           int height, int width, Lanes *sums) {
+    constexpr int MOST = 8, CACHE = 32 << 10;
+    static constexpr CorrelateTile tiles[] = {correlate_deep_tile<1>, correlate_deep_tile<2>, correlate_deep_tile<3>,
+                                              correlate_deep_tile<4>, correlate_deep_tile<5>, correlate_deep_tile<6>,
+                                              correlate_deep_tile<7>, correlate_deep_tile<8>};
+    int most = std::max(1, CACHE / (int)(std::min(outputs, MOST) * width * sizeof(Lanes)));
+    for (int y = 0; y < height; y += most)
+        in_parts(outputs, MOST, [&](int c, int channels) {
+            for (int i = 0; i < inputs; i++)
+                for (int ky = 0; ky < 3; ky++)
+                    tiles[channels - 1](in + i * from.plane + (y + ky) * from.row, from,
+                                        grad + c * of.plane + y * of.row, of, std::min(most, height - y), width,
+                                        sums + (c * inputs + i) * 9 + ky * 3, inputs * 9);
+        });
 }
 
 // --------------------------------------------------------------------------------------------- 3x3, each channel

@@ -48,9 +48,11 @@ struct Network {
         for (size_t i = 0; i < units.size(); i++) {
             Unit &u = units[i];
             u.prepare(parameters);
-            u.sums.assign(u.sums.size(), Lanes{});
-            for (int g = 0; g < groups; g++)
+            for (auto *sums : {&u.sums, &u.grad_sums}) std::fill(sums->begin(), sums->end(), Lanes{});
+            for (int g = 0; g < groups; g++) {  // what is read again at once is still in the cache, here and on the way back
+                if (i) units[i - 1].activate(g);
                 u.convolve_group(input_of(i), g, parameters, training && u.normalised() ? u.sums.data() : nullptr);
+            }
             if (!u.normalised())
                 for (int c = 0; c < u.outputs; c++) u.set_none(c);
             else if (training)
@@ -58,7 +60,6 @@ struct Network {
             else
                 for (int c = 0; c < u.outputs; c++)
                     u.set(c, parameters, stored[u.statistics + c], stored[u.statistics + u.outputs + c]);
-            for (int g = 0; g < groups; g++) u.activate(g);
         }
     }
 
@@ -68,6 +69,7 @@ struct Network {
         int width = (int)last.outputs;
         const float *w = parameters + head.weight;
         for (int g = 0; g < groups; g++) {
+            last.activate(g);
             const Lanes *f = &lanes(last.out.at(g));
             Lanes logits[CLASSES] = {}, grad[CLASSES];
             for (int k = 0; k < CLASSES; k++)
@@ -93,16 +95,18 @@ struct Network {
                     sums[head.weight + k * width + c] += grad[k] * f[c];
                 }
             }
+            last.add_gradient(g);
         }
     }
 
     void backward(const float *parameters, int groups) {
         for (size_t i = units.size(); i-- > 0;) {
-            Unit &u = units[i];
+            Unit &u = units[i], *before = i ? &units[i - 1] : nullptr;
             u.backward_norm(parameters, groups, gradient.data());
             for (int g = 0; g < groups; g++) {
                 u.backward_pixels(g, sums);
-                u.backward_convolution(input_of(i), g, parameters, i ? &units[i - 1].grad_out : nullptr, sums);
+                u.backward_convolution(input_of(i), g, parameters, before ? &before->grad_out : nullptr, sums);
+                if (before) before->add_gradient(g);
             }
         }
     }

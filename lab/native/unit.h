@@ -54,7 +54,7 @@ inline Lanes above(Lanes floor, Lanes v) { return v < floor ? floor : v; }  // w
 struct Unit : Description {
     Maps raw, out, grad_out;             // of the batch; raw is what normalisation reads
     Maps middle, grad_middle, grad_raw;  // of one group of 16 images: small enough for the cache
-    std::vector<Lanes> sums;
+    std::vector<Lanes> sums, grad_sums;  // of each channel two: see convolve_group and add_gradient
     std::vector<float> slope, offset, mean, by_raw, constant, packed, packed_back;
 
     // Takes its shape from the maps that it reads; `padding_after` is what the next unit wants around them.
@@ -73,7 +73,7 @@ struct Unit : Description {
         if (post == GLOBAL) height = width = 1;
         out.allocate(groups, outputs, height, width, padding_after);
         grad_out.allocate(groups, outputs, height, width, 0);
-        sums.resize(2 * outputs);
+        sums.resize(2 * outputs), grad_sums.resize(2 * outputs);
         for (auto *values : {&slope, &offset, &mean, &by_raw, &constant}) values->resize(outputs);
         packed.resize(inputs * outputs * (kind == FULL ? 9 : 1));
         packed_back.resize(packed.size());
@@ -82,6 +82,8 @@ struct Unit : Description {
     int count() const { return raw.height * raw.width; }
     bool normalised() const { return scale >= 0; }
     bool finished() const { return bias < 0 && !relu_first; }  // as soon as the convolution is
+
+    bool deep() const { return kind == FULL && inputs > 1; }
 
     // Offset of the weights that go from all channels to all channels.
     int64_t mixing() const { return kind == SEPARABLE ? pointwise : weight; }
@@ -97,15 +99,16 @@ struct Unit : Description {
     void convolve_group(Maps &in, int group, const float *parameters, Lanes *totals) {
         const float *from = kind == FULL ? in.at(group, padding) : between(in, group, parameters);
         const Stride stride = kind == SEPARABLE ? middle.stride : in.stride;
-        auto convolve_rows = kind == FULL ? convolve<3> : convolve<1>;
-        if (finished())
-            return convolve_rows(from, stride, inputs, packed.data(), raw.at(group), raw.stride, outputs, raw.height,
-                                 raw.width, totals);
-        for (int y = 0; y < raw.height; y++) {  // a row is still in the cache when the rest is done to it
+        bool by_rows = deep() || !finished();  // a row is still in the cache when the rest is done to it
+        for (int y = 0, rows = by_rows ? 1 : raw.height; y < raw.height; y += rows) {
             float *to = raw.at(group) + y * raw.stride.row;
-            convolve_rows(from + y * stride.row, stride, inputs, packed.data(), to, raw.stride, outputs, 1, raw.width,
-                          nullptr);
-            finish_row(to, parameters, totals);
+            const float *first = from + y * stride.row;
+            if (deep())
+                convolve_deep(first, stride, inputs, packed.data(), to, raw.stride, outputs, rows, raw.width);
+            else
+                (kind == FULL ? convolve<3> : convolve<1>)(first, stride, inputs, packed.data(), to, raw.stride,
+                                                           outputs, rows, raw.width, by_rows ? nullptr : totals);
+            if (by_rows) finish_row(to, parameters, totals);
         }
     }
 
@@ -216,16 +219,22 @@ struct Unit : Description {
         }
     }
 
+    // Adds up the gradient of normalisation's output, and its product with the input, over the pixels of a group.
+    void add_gradient(int group) {
+        for (int c = 0; c < outputs && normalised(); c++) {
+            Lanes sum = grad_sums[2 * c], product = grad_sums[2 * c + 1];
+            visit(group, c, [&](int, int, const Lanes &z, const Lanes &d) { sum += d, product += d * z; });
+            grad_sums[2 * c] = sum, grad_sums[2 * c + 1] = product;
+        }
+    }
+
     // The gradient of normalisation's scale and shift, and what it passes on: d * slope + raw * by_raw + constant.
     void backward_norm(const float *parameters, int groups, float *gradient) {
         float n = (float)groups * LANES * count();
         for (int c = 0; c < outputs && normalised(); c++) {
-            Lanes sum = {}, product = {};
-            for (int g = 0; g < groups; g++)
-                visit(g, c, [&](int, int, const Lanes &z, const Lanes &d) { sum += d, product += d * z; });
-            float factor = parameters[scale + c], inverse = slope[c] / factor, total = sum_of(sum);
+            float factor = parameters[scale + c], inverse = slope[c] / factor, total = sum_of(grad_sums[2 * c]);
             if (factor == 0) inverse = 0;
-            float along = inverse * (sum_of(product) - mean[c] * total);
+            float along = inverse * (sum_of(grad_sums[2 * c + 1]) - mean[c] * total);
             gradient[scale + c] += along, gradient[shift + c] += total;
             by_raw[c] = -slope[c] * inverse * along / n;
             constant[c] = -slope[c] * total / n - by_raw[c] * mean[c];
@@ -234,36 +243,35 @@ struct Unit : Description {
 
     // The gradient of what the convolution of one group puts out, into grad_raw; adds up that of its bias.
     void backward_pixels(int group, std::vector<Lanes> &grad) {
+        const Lanes zero = {}, floor = floor_of(relu_first);
         for (int c = 0; c < outputs; c++) {
             float *to = grad_raw.at(0) + c * grad_raw.stride.plane;
             const float a = slope[c], b = by_raw[c], k = constant[c];
-            visit(group, c, [&](int y, int x, const Lanes &z, const Lanes &d) {
-                lanes(to + y * grad_raw.stride.row + x * LANES) = d * a + z * b + k;
-            });
-            if (!finished()) grad_of_bias(group, c, bias < 0 ? nullptr : &grad[bias + c]);
-        }
-    }
-
-    // The way back through what `finish_row` does, for one channel.
-    void grad_of_bias(int group, int c, Lanes *sum) {
-        const Lanes zero = {}, floor = floor_of(relu_first);
-        for (int y = 0; y < raw.height; y++)
-            for (int x = 0; x < raw.width; x++) {
-                Lanes &d = lanes(grad_raw.at(0) + c * grad_raw.stride.plane + y * grad_raw.stride.row + x * LANES);
-                d = lanes(raw.at(group) + c * raw.stride.plane + y * raw.stride.row + x * LANES) > floor ? d : zero;
-                if (sum) *sum += d;
+            if (finished())
+                visit(group, c, [&](int y, int x, const Lanes &z, const Lanes &d) {
+                    lanes(to + y * grad_raw.stride.row + x * LANES) = d * a + z * b + k;
+                });
+            else {
+                Lanes sum = {};
+                visit(group, c, [&](int y, int x, const Lanes &z, const Lanes &d) {
+                    Lanes passed = d * a + z * b + k;
+                    passed = z > floor ? passed : zero;
+                    lanes(to + y * grad_raw.stride.row + x * LANES) = passed, sum += passed;
+                });
+                if (bias >= 0) grad[bias + c] += sum;
             }
+        }
     }
 
     // The way back through the convolution of one group, from grad_raw; adds up the gradient of its weights.
     void backward_convolution(Maps &in, int g, const float *parameters, Maps *grad_in, std::vector<Lanes> &grad) {
         int h = raw.height, w = raw.width;
         if (kind == FULL) {
-            correlate<3>(in.at(g, padding), in.stride, inputs, grad_raw.at(0), grad_raw.stride, outputs, h, w,
-                         &grad[weight]);
+            (deep() ? correlate_deep : correlate<3>)(in.at(g, padding), in.stride, inputs, grad_raw.at(0),
+                                                     grad_raw.stride, outputs, h, w, &grad[weight]);
             if (grad_in)
-                convolve<3>(grad_raw.at(0, 2 - padding), grad_raw.stride, outputs, packed_back.data(), grad_in->at(g),
-                            grad_in->stride, inputs, grad_in->height, grad_in->width, nullptr);
+                convolve_deep(grad_raw.at(0, 2 - padding), grad_raw.stride, outputs, packed_back.data(), grad_in->at(g),
+                              grad_in->stride, inputs, grad_in->height, grad_in->width);
             return;
         }
         bool separable = kind == SEPARABLE;
