@@ -15,7 +15,7 @@ import torch
 from lab.native.agreement import disagreement
 from lab.native.build import CannotCompile, load_library
 from lab.native.describe import describe
-from lab.native.library import LANES, Compiled, draw, set_pace
+from lab.native.library import LANES, Compiled, draw, set_paces
 from lab.recipe import PER_BATCH, WITH_MOMENTUM, ReduceLROnPlateau, without_held_out
 from lab.training import EpochStats, TrainingDiverged, begin, evaluate
 
@@ -52,20 +52,20 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     """
     started = time.perf_counter()
     order = torch.randperm(len(split))
-    pace = set_pace(trainee, recipe, math.ceil(len(split) / recipe.batch_size))
+    paces = set_paces(trainee, recipe, math.ceil(len(split) / recipe.batch_size))
     compiled, sums = Compiled(trainee, recipe.batch_size), (0, 0.0)
-    for start in range(0, pace.shape[1], STRETCH):
+    for start in range(0, len(paces), STRETCH):
         part = order[start * recipe.batch_size : (start + STRETCH) * recipe.batch_size]
-        paces = pace[:, start : start + STRETCH]
-        sums = compiled.train(split, part, draw(trainee, recipe, split, part), paces, recipe, sums)
+        of_part = paces[start : start + STRETCH]
+        sums = compiled.train(split, part, draw(trainee, recipe, split, part), of_part, recipe, sums)
         if not math.isfinite(sums[1]):
             raise TrainingDiverged(
-                f"the loss became {sums[1]} at a learning rate of at most {max(paces[0]):g}. A lower learning rate is "
-                f"the usual remedy; the checkpoint of the epoch before is kept."
+                f"the loss became {sums[1]} at a learning rate of at most {of_part['rate'].max():g}. A lower learning "
+                f"rate is the usual remedy; the checkpoint of the epoch before is kept."
             )
-        for _ in range(paces.shape[1] if advance else 0):
+        for _ in range(len(of_part) if advance else 0):
             advance()
-    compiled.store(pace.shape[1])
+    compiled.store(len(paces))
     correct, loss = sums
     return EpochStats(correct, len(split), loss / len(split), time.perf_counter() - started)
 

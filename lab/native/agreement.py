@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lab.data import Split
-from lab.native.library import LANES, Compiled, draw
+from lab.native.describe import dropped_of, layers_of
+from lab.native.library import LANES, PACE, Compiled, draw
 from lab.training import begin, prepare
 
 IMAGES = 96  # that are looked at, at most
@@ -17,7 +19,7 @@ MEASURED = 5e-6  # the same of the loss in eval mode, of images as they are; new
 GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, but see below
 NOISE = 1e-3  # as a share of the largest of all: where a gradient sums up to nothing, rounding is all there is
 
-STILL = np.array([[0], [0], [1]], dtype=np.float32)  # a pace at which weights stay as they are; see set_pace
+STILL = np.array([(0, 0, 1, 0)], dtype=PACE)  # a batch after which weights are as they were
 
 
 def disagreement(recipe, split, seed):
@@ -35,7 +37,7 @@ def disagreement(recipe, split, seed):
         augmentation = _untouched(recipe).augmentation
         with theirs.augmentation:
             images = [prepare(split.images[index], augmentation) for index in order.split(recipe.batch_size)]
-    images, network = torch.cat(images).double(), theirs.network.double()
+    images, (network, drops) = torch.cat(images).double(), _with_given_masks(theirs.network.double())
     first = min(recipe.batch_size, len(order))
     trainer = Compiled(ours, first)
     for start, size in [(0, first), *((start, LANES) for start in range(0, len(order), LANES))]:
@@ -43,6 +45,8 @@ def disagreement(recipe, split, seed):
         batch = Split(split.images[order[part]], split.labels[order[part]])
         _, loss = trainer.train(split, order[part], drawn[part], STILL, recipe)
         loss /= len(batch)
+        for drop, mask in zip(drops, trainer.masks(len(batch)), strict=True):
+            drop.mask = mask
         _, measured = trainer.evaluate(batch)
         expected, gradients, as_measured = _by_torch(network, images[part], batch)
         if not abs(loss - expected) <= LOSS * abs(expected):
@@ -52,6 +56,19 @@ def disagreement(recipe, split, seed):
         if _same(trainer.gradient(), gradients):
             return None
     return "its gradient of the first images is not that of torch"
+
+
+class GivenMask(nn.Module):
+    """What dropout does, with a mask that it is given: the scale of what is kept, and 0."""
+
+    def forward(self, maps):
+        return maps * self.mask if self.training else maps
+
+
+def _with_given_masks(network):
+    """The same layers with others in place of those that drop something, and these."""
+    layers = [GivenMask() if dropped_of(layer) else layer for layer in layers_of(network)]
+    return nn.Sequential(*layers), [layer for layer in layers if isinstance(layer, GivenMask)]
 
 
 def _untouched(recipe):

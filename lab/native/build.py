@@ -18,6 +18,8 @@ FUNCTIONS = {
     "destroy": None,
     "copy_state": None,
     "copy_gradient": None,
+    "copy_mask": None,
+    "draw_words": None,
     "train": None,
     "evaluate": None,
 }

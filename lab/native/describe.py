@@ -6,26 +6,28 @@ and no method of its own, and weights that are float32 and trained. So what is u
 
 import inspect
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from lab.data import CLASSES
+from model import Dropout
 
 SIDE = 28
 FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
 NONE, MAX, AVERAGE, GLOBAL = range(4)
+DROPOUTS = (nn.Dropout, Dropout)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ABSENT = -1  # in place of an offset
 TENSORS_OF_A_NORM = 5  # scale, shift, mean, variance, number of batches
+RATES = 2**16  # that dropout can tell apart, see model.Dropout
 PLAIN = {"device": "cpu", "dtype": torch.float32}
 TRAITS = ("shape", "dtype", "layout", "device", "requires_grad")  # of a tensor
 
 
 def describe(network):
-    """Units as int64 (units, 13), see `Description` in unit.h, and the offsets of the last matrix and its bias.
+    """Units as dictionaries, see `Description` in unit.h, and the offsets of the last matrix and its bias.
 
     Raises: NotImplementedError naming the layer that the compiled trainer does not know, and why.
     """
@@ -40,8 +42,29 @@ def norms(network):
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
+def layers_of(layer):
+    """The layers of an nn.Sequential in the order in which they act, those of a sequence within it in its place.
+
+    It may be a subclass that changes nothing about how one works. Raises: NotImplementedError for any other.
+    """
+    if not isinstance(layer, nn.Sequential):
+        return [layer]
+    usual = nn.Sequential()
+    methods = dict(inspect.getmembers(nn.Sequential, inspect.isfunction)) | {"__init__": None}
+    found = {name: method and getattr(type(layer), name) for name, method in methods.items()}
+    found |= {name: value for name, value in _traits(layer).items() if hasattr(usual, name)}
+    expected = methods | _traits(usual)
+    _require_same(layer, found | {"_modules": None}, expected | {"_modules": None})
+    return [inner for part in layer for inner in layers_of(part)]
+
+
+def dropped_of(layer):
+    """How many activations out of RATES a layer drops; none if it is no dropout."""
+    return round(layer.p * RATES) if isinstance(layer, nn.Dropout) else 0
+
+
 def _describe(network):
-    layers = _layers(network)
+    layers = layers_of(network)
     _require(network, len(layers) > 2)
     *body, matrix, flatten = layers
     offsets = _offsets(network)
@@ -53,9 +76,8 @@ def _describe(network):
             _require(layer, units and units[-1]["post"] == NONE and side)
             units[-1]["post"] = post
         else:
-            unit = _take_unit(body, channels, offsets)
-            units.append(unit)
-            channels, side = unit["outputs"], side - (0 if unit["kind"] == POINTWISE else 2 - 2 * unit["padding"])
+            units.append(unit := _take_unit(body, channels, side, offsets))
+            channels, side = unit["outputs"], unit["side"]
             _require(layer, side > 0)
             if unit["scale"] != ABSENT:
                 unit["statistics"], statistics = statistics, statistics + 2 * channels
@@ -65,7 +87,7 @@ def _describe(network):
     _require_usual(flatten, nn.Flatten())
     head = offsets[id(matrix.weight)], offsets.get(id(matrix.bias), ABSENT)
     _require_own_weights(network, units, head[0])
-    return np.array([list(unit.values()) for unit in units], dtype=np.int64), head
+    return units, head
 
 
 def _describe_pool(layer, side):
@@ -80,8 +102,11 @@ def _describe_pool(layer, side):
     return MAX if type(layer) is nn.MaxPool2d else AVERAGE, side // 2
 
 
-def _take_unit(layers, inputs, offsets):
-    """Take a convolution and what belongs to it from the front of a list of layers; describe it."""
+def _take_unit(layers, inputs, side, offsets):
+    """Take a convolution and what belongs to it from the front of a list of layers; describe it.
+
+    It reads maps of so many channels and so many pixels each way.
+    """
     taken = []
 
     def take(*kinds):
@@ -96,7 +121,7 @@ def _take_unit(layers, inputs, offsets):
     if kind == FULL and first.groups == inputs and layers and getattr(layers[0], "kernel_size", None) == (1, 1):
         last = take(nn.Conv2d) or first
         kind = SEPARABLE if last is not first else FULL
-    relu_first, norm, relu_last = take(nn.ReLU), take(nn.BatchNorm2d), take(nn.ReLU)
+    relu_first, norm, relu_last, dropout = take(nn.ReLU), take(nn.BatchNorm2d), take(nn.ReLU), take(*DROPOUTS)
     outputs, biased, padding = last.out_channels, last.bias is not None, int(first.padding == (1, 1))
     if kind == SEPARABLE:
         usual = [nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False, **PLAIN)]
@@ -108,13 +133,16 @@ def _take_unit(layers, inputs, offsets):
     usual += [nn.ReLU(relu_first.inplace)] if relu_first else []
     usual += [nn.BatchNorm2d(outputs, **PLAIN)] if norm else []
     usual += [nn.ReLU(relu_last.inplace)] if relu_last else []
+    usual += [type(dropout)(dropout.p)] if dropout else []
     for part, expected in zip(taken, usual, strict=True):
         _require_usual(part, expected)
+    _require(dropout, dropped_of(dropout) < RATES, ": it drops all")
     return {
         "kind": kind,
         "inputs": inputs,
         "outputs": outputs,
         "padding": padding,
+        "side": side if kind == POINTWISE else side - 2 + 2 * padding,
         "weight": offsets[id(first.weight)],
         "pointwise": offsets[id(last.weight)],
         "bias": offsets.get(id(last.bias), ABSENT),
@@ -123,6 +151,7 @@ def _take_unit(layers, inputs, offsets):
         "shift": offsets[id(norm.bias)] if norm else ABSENT,
         "statistics": ABSENT,
         "relu_last": relu_last is not None,
+        "dropped": dropped_of(dropout),
         "post": NONE,
     }
 
@@ -145,22 +174,6 @@ def _require_own_weights(network, units, head):
     others += sum(module.bias is not None for module in convolutions)
     if head in filters or not len(filters) + 1 == len(convolutions) == len(tensors) - others:
         raise NotImplementedError("it does not know weights that are shared like this, or that belong to no layer")
-
-
-def _layers(layer):
-    """The layers of an nn.Sequential in the order in which they act, those of a sequence within it in its place.
-
-    It may be a subclass that changes nothing about how one works.
-    """
-    if not isinstance(layer, nn.Sequential):
-        return [layer]
-    usual = nn.Sequential()
-    methods = dict(inspect.getmembers(nn.Sequential, inspect.isfunction)) | {"__init__": None}
-    found = {name: method and getattr(type(layer), name) for name, method in methods.items()}
-    found |= {name: value for name, value in _traits(layer).items() if hasattr(usual, name)}
-    expected = methods | _traits(usual)
-    _require_same(layer, found | {"_modules": None}, expected | {"_modules": None})
-    return [inner for part in layer for inner in _layers(part)]
 
 
 def _require_usual(layer, usual):

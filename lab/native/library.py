@@ -8,10 +8,11 @@ import torch
 from lab.augment import RandomAffine, RandomRotation, distort
 from lab.data import MEAN, STD
 from lab.native.build import load_library
-from lab.native.describe import SIDE, describe, norms
+from lab.native.describe import SIDE, describe, dropped_of, norms
 from lab.recipe import PER_BATCH, average_decay
 
 LANES = 16  # images that one vector holds, see kernels.h
+PACE = np.dtype([("rate", "f4"), ("momentum", "f4"), ("take", "f4"), ("key", "u8")], align=True)  # see trainer.cpp
 
 
 class Compiled:
@@ -24,7 +25,8 @@ class Compiled:
 
     def __init__(self, trainee, batch_size):
         self.trainee, self.library = trainee, load_library()
-        units, head = describe(trainee.network)
+        self.units, head = describe(trainee.network)
+        units = np.array([list(unit.values()) for unit in self.units], dtype=np.int64)
         arrays, head = self._arrays(), np.array(head, dtype=np.int64)
         sizes = [ctypes.c_int64(len(arrays[position])) for position in (0, 2)]
         address = self.library.create(_at(units), len(units), _at(head), batch_size, *sizes)
@@ -35,31 +37,26 @@ class Compiled:
         if hasattr(self, "handle"):
             self.library.destroy(self.handle)
 
-    def train(self, split, order, drawn, pace, recipe, so_far=(0, 0.0)):
+    def train(self, split, order, drawn, paces, recipe, so_far=(0, 0.0)):
         """Train on some batches, up to the first whose loss is not finite.
 
         Args:
             order: int64 (N,), which images, in batches of the size given.
             drawn: what `draw` draws for these images.
-            pace: what `set_pace` gives for these batches.
+            paces: what `set_paces` gives for these batches.
             recipe: optimiser comes from here, and how images are resampled.
             so_far: what came back for the batches before.
 
         Returns: (correct answers, sum of losses in nats), as training saw the images.
         """
         correct, loss = ctypes.c_int64(so_far[0]), ctypes.c_double(so_far[1])
-        order, drawn, pace, transform = (
-            order.numpy(),
-            drawn.numpy(),
-            np.ascontiguousarray(pace),
-            known_transform(recipe),
-        )
+        order, drawn, transform = order.numpy(), drawn.numpy(), known_transform(recipe)
         images, labels = split.images.contiguous(), split.labels.contiguous()
         pixels = None if transform else _at(drawn)
         bilinear, fill = (transform.interpolation == "bilinear", transform.fill) if transform else (False, 0)
         distorted = _Distorted(_at(drawn) if transform else None, pixels, bilinear, fill)
         knobs = recipe.weight_decay, recipe.nesterov, recipe.optimizer == "Muon"
-        arrays = _at(order), ctypes.c_int64(len(order)), distorted, _Pace(*map(_at, pace), *knobs)
+        arrays = _at(order), ctypes.c_int64(len(order)), distorted, _at(paces), _Rules(*knobs)
         self.library.train(self.handle, _data(images, labels), *arrays, ctypes.byref(loss), ctypes.byref(correct))
         return correct.value, loss.value
 
@@ -76,6 +73,15 @@ class Compiled:
         gradient = np.empty_like(self._arrays()[0])
         self.library.copy_gradient(self.handle, _at(gradient))
         return gradient
+
+    def masks(self, count):
+        """What each dropout multiplied the last batch with, float32 (count, channels, height, width)."""
+        masks = []
+        for number, unit in enumerate(self.units):
+            if unit["dropped"]:
+                masks.append(np.empty((count, unit["outputs"], unit["side"], unit["side"]), dtype=np.float32))
+                self.library.copy_mask(self.handle, number, count, _at(masks[-1]))
+        return [torch.from_numpy(mask) for mask in masks]
 
     def store(self, batches):
         """Copy everything back into the trainee, which has come so many batches further."""
@@ -135,23 +141,23 @@ def draw(trainee, recipe, split, order):
     return torch.cat(drawn).contiguous()
 
 
-def set_pace(trainee, recipe, batches):
-    """How an epoch's batches are trained on, float32 (3, batches); the schedule comes as far as torch would bring it.
+def set_paces(trainee, recipe, batches):
+    """How an epoch's batches are trained on, as PACE; the schedule comes as far as torch would bring it.
 
-    Returns: learning rates and momenta, by the schedule itself, and how much the average takes in of the new weights
-        after each batch; all of it where none is kept.
+    Rates and momenta are the schedule's own. The average takes in so much of the new weights after each batch; all of
+    them where none is kept. Dropout draws from keys that come out of torch's random numbers, if there is any.
     """
-    (group, *_), rates, momenta = trainee.optimizer.param_groups, [], []
-    for _ in range(batches):
-        rates.append(group["lr"])
-        momenta.append(group["momentum"])
+    (group, *_), paces = trainee.optimizer.param_groups, np.zeros(batches, dtype=PACE)
+    before = int(trainee.average.n_averaged) if recipe.average else 0
+    for count, pace in enumerate(paces, start=before):
+        pace["rate"], pace["momentum"] = group["lr"], group["momentum"]
+        pace["take"] = 1 - average_decay(recipe.average, count) if recipe.average and count else 1
         trainee.optimizer.step()  # without gradients it does nothing, but the schedule wants to see it
         if isinstance(recipe.schedule, PER_BATCH):
             trainee.schedule.step()
-    before = int(trainee.average.n_averaged) if recipe.average else 0
-    counts = range(before, before + batches) if recipe.average else [0] * batches
-    takes = [1 - average_decay(recipe.average, count) if count else 1 for count in counts]
-    return np.array([rates, momenta, takes], dtype=np.float32)
+    if any(map(dropped_of, trainee.network.modules())):
+        paces["key"] = torch.randint(2**63 - 1, (batches,)).numpy()
+    return paces
 
 
 class _Data(ctypes.Structure):
@@ -172,11 +178,8 @@ class _Distorted(ctypes.Structure):
     ]
 
 
-class _Pace(ctypes.Structure):
+class _Rules(ctypes.Structure):
     _fields_ = [
-        ("rates", ctypes.c_void_p),
-        ("momenta", ctypes.c_void_p),
-        ("takes", ctypes.c_void_p),
         ("decay", ctypes.c_float),
         ("nesterov", ctypes.c_int),
         ("muon", ctypes.c_int),

@@ -24,7 +24,7 @@ struct Network {
         units.resize(count);
         input.allocate(groups, 1, SIDE, SIDE, (int)descriptions[0].padding);
         for (int i = 0; i < count; i++)
-            units[i].allocate(descriptions[i], input_of(i), groups,
+            units[i].allocate(descriptions[i], groups,
                               i + 1 < count ? (int)descriptions[i + 1].padding : 0);
     }
 
@@ -43,11 +43,14 @@ struct Network {
         }
     }
 
-    void forward(const float *parameters, const float *stored, int groups) {
+    // With statistics that are stored, or in training with those of the batch; then dropout draws from a key.
+    void forward(const float *parameters, const float *stored, int groups, uint64_t key = 0) {
         bool training = stored == nullptr;
         for (size_t i = 0; i < units.size(); i++) {
             Unit &u = units[i];
             u.prepare(parameters);
+            u.dropping = training && u.dropped;
+            for (int g = 0; g < groups && u.dropping; g++) u.draw(g, (uint32_t)i, key);
             for (auto *sums : {&u.sums, &u.grad_sums}) std::fill(sums->begin(), sums->end(), Lanes{});
             for (int g = 0; g < groups; g++) {  // what is read again at once is still in the cache, here and on the way back
                 if (i) units[i - 1].activate(g);

@@ -26,10 +26,15 @@ struct Distorted {
     float fill;  // grey value of what comes from outside the image
 };
 
-// How the batches of an epoch are trained on: for each the learning rate, the momentum, and how much the average takes in
-// of the new weights; for all the decay of weights and the kind of step.
+// Of a batch: the learning rate, the momentum, how much the average takes in of the new weights, and what dropout draws
+// from.
 struct Pace {
-    const float *rates, *momenta, *takes;
+    float rate, momentum, take;
+    uint64_t key;
+};
+
+// Of every step.
+struct Rules {
     float decay;
     int nesterov, muon;
 };
@@ -90,26 +95,26 @@ struct Trainer : Network {
         }
     }
 
-    void differentiate(const int64_t *labels, int groups, double *loss, int64_t *correct) {
+    void differentiate(const int64_t *labels, int groups, uint64_t key, double *loss, int64_t *correct) {
         std::fill(sums.begin(), sums.end(), Lanes{});
         std::fill(gradient.begin(), gradient.end(), 0.0f);
-        forward(weights.data(), nullptr, groups);
+        forward(weights.data(), nullptr, groups, key);
         judge(weights.data(), labels, groups, true, loss, correct);
         backward(weights.data(), groups);
         for (size_t i = 0; i < weights.size(); i++) gradient[i] += sum_of(sums[i]);
     }
 
     // torch.optim.SGD or lab.muon, and swa_utils.AveragedModel.
-    void step(const Pace &pace, int64_t number) {
-        const float rate = pace.rates[number], momentum = pace.momenta[number], take = pace.takes[number];
+    void step(const Pace &pace, const Rules &rules) {
+        const float rate = pace.rate, momentum = pace.momentum, take = pace.take;
         for (size_t i = 0; i < weights.size(); i++) {
-            float g = gradient[i] + pace.decay * weights[i];
+            float g = gradient[i] + rules.decay * weights[i];
             velocity[i] = momentum * velocity[i] + g;
-            steps[i] = pace.nesterov ? g + momentum * velocity[i] : velocity[i];
+            steps[i] = rules.nesterov ? g + momentum * velocity[i] : velocity[i];
         }
         std::set<int64_t> done;  // a matrix that units share takes one step
         for (Unit &u : units)
-            if (pace.muon && u.kind != FULL && done.insert(u.mixing()).second)
+            if (rules.muon && u.kind != FULL && done.insert(u.mixing()).second)
                 orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
         for (size_t i = 0; i < weights.size(); i++) weights[i] -= rate * steps[i];
         for (size_t i = 0; i < weights.size(); i++) average_weights[i] += take * (weights[i] - average_weights[i]);
@@ -145,16 +150,34 @@ void copy_state(Trainer *t, float *const *arrays, int to_trainer) {
     }
 }
 
+// What the activations of a unit were multiplied with in the last batch, (images, channels, height, width).
+void copy_mask(Trainer *t, int unit, int images, float *array) {
+    Unit &u = t->units[unit];
+    for (int n = 0; n < images; n++)
+        for (int c = 0; c < u.outputs; c++)
+            for (int p = 0; p < u.count(); p++)
+                *array++ = u.mask(n / LANES, c)[p / 32][n % LANES] >> p % 32 & 1 ? u.survival : 0;
+}
+
+// Random words as dropout draws them, in place of 16 counters.
+void draw_words(uint32_t *counters, uint64_t key) {
+    Bits words[4];
+    std::memcpy(words, counters, sizeof words);
+    philox(words, key);
+    std::memcpy(counters, words, sizeof words);
+}
+
 void copy_gradient(Trainer *t, float *array) { std::copy(t->gradient.begin(), t->gradient.end(), array); }
 
 // Trains on images in order, up to the first batch whose loss is not finite; adds up losses and correct answers.
-void train(Trainer *t, Data data, const int64_t *order, int64_t count, Distorted distorted, Pace pace, double *loss,
-           int64_t *correct) {
+void train(Trainer *t, Data data, const int64_t *order, int64_t count, Distorted distorted, const Pace *paces,
+           Rules rules, double *loss, int64_t *correct) {
     for (int64_t start = 0; start < count && std::isfinite(*loss); start += t->batch) {
         int size = (int)std::min<int64_t>(t->batch, count - start);
         auto labels = t->load(data, order, distorted, start, size);
-        t->differentiate(labels.data(), size / LANES, loss, correct);
-        t->step(pace, start / t->batch);
+        const Pace &pace = paces[start / t->batch];
+        t->differentiate(labels.data(), size / LANES, pace.key, loss, correct);
+        t->step(pace, rules);
     }
 }
 

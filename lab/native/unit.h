@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "philox.h"
 
 constexpr float EPSILON = 1e-5f;
 
@@ -35,10 +36,11 @@ enum Kind { FULL = 0, SEPARABLE = 1, POINTWISE = 2 };
 enum Post { NONE = 0, MAX = 1, AVERAGE = 2, GLOBAL = 3 };
 
 // What Python describes of a unit, in the order in which it acts: a convolution, ReLU, batch normalisation, ReLU once
-// more, pooling. Only the convolution has to be there. Offsets count from the first weight or statistic; -1 is none.
+// more, dropout, pooling. Only the convolution has to be there. Offsets count from the first weight or statistic; -1 is
+// none. `side` is that of the maps that the convolution puts out; so many of 65536 activations are dropped.
 struct Description {
-    int64_t kind, inputs, outputs, padding, weight, pointwise, bias, relu_first, scale, shift, statistics, relu_last,
-        post;
+    int64_t kind, inputs, outputs, padding, side, weight, pointwise, bias, relu_first, scale, shift, statistics,
+        relu_last, dropped, post;
 };
 
 float sum_of(const Lanes &v) {
@@ -55,13 +57,15 @@ struct Unit : Description {
     Maps raw, out, grad_out;             // of the batch; raw is what normalisation reads
     Maps middle, grad_middle, grad_raw;  // of one group of 16 images: small enough for the cache
     std::vector<Lanes> sums, grad_sums;  // of each channel two: see convolve_group and add_gradient
+    std::vector<Bits> masks;
+    bool dropping = false;
+    float survival = 1;  // what activations that are kept are multiplied with
     std::vector<float> slope, offset, mean, by_raw, constant, packed, packed_back;
 
-    // Takes its shape from the maps that it reads; `padding_after` is what the next unit wants around them.
-    void allocate(const Description &description, const Maps &in, int groups, int padding_after) {
+    // `padding_after` is what the next unit wants around the maps that it reads.
+    void allocate(const Description &description, int groups, int padding_after) {
         static_cast<Description &>(*this) = description;
-        int shrink = kind == POINTWISE ? 0 : 2 - 2 * (int)padding, height = in.height - shrink,
-            width = in.width - shrink;
+        int height = (int)side, width = (int)side;
         int back = kind == POINTWISE ? 0 : 2 - (int)padding;  // border that the gradient needs on its way back
         raw.allocate(groups, outputs, height, width, 0);
         grad_raw.allocate(1, outputs, height, width, kind == FULL ? back : 0);
@@ -69,6 +73,8 @@ struct Unit : Description {
             middle.allocate(1, inputs, height, width, 0);
             grad_middle.allocate(1, inputs, height, width, back);
         }
+        if (dropped) masks.resize((size_t)groups * outputs * ((count() + 31) / 32));
+        survival = 65536.0f / (65536 - dropped);
         if (post == MAX || post == AVERAGE) height /= 2, width /= 2;
         if (post == GLOBAL) height = width = 1;
         out.allocate(groups, outputs, height, width, padding_after);
@@ -142,27 +148,57 @@ struct Unit : Description {
 
     void set_none(int c) { mean[c] = offset[c] = 0, slope[c] = 1; }
 
+    // Draws what dropout keeps of a group: 16 random bits an activation, eight activations a counter.
+    void draw(int group, uint32_t number, uint64_t key) {
+        const Bits image = Bits{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (uint32_t)(group * LANES);
+        const uint32_t threshold = (uint32_t)dropped << 16;
+        for (uint32_t c = 0; c < outputs; c++)
+            for (uint32_t pixel = 0; pixel < (uint32_t)count(); pixel += 8) {
+                Bits words[4] = {image, Bits{} + c, Bits{} + pixel, Bits{} + number}, bits = {};
+                philox(words, key);
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; i++)
+                    bits |= (i % 2 ? words[i / 2] : words[i / 2] << 16) >= threshold ? Bits{} + (1u << i) : Bits{};
+                Bits &kept = mask(group, c)[pixel / 32];
+                kept = pixel % 32 ? kept | bits << pixel % 32 : bits;
+            }
+    }
+
+    // Of a channel: bit p % 32 of a lane of element p / 32 tells whether pixel p is kept.
+    Bits *mask(int group, int c) { return &masks[(group * outputs + c) * ((count() + 31) / 32)]; }
+
+    // What acts, or its gradient, behind dropout: survivors are scaled, the others become 0.
+    Lanes drop(const Lanes &v, const Bits *mask, unsigned pixel) const {
+        return (mask[pixel / 32] & 1u << pixel % 32) != 0 ? v * survival : Lanes{};
+    }
+
+    void activate(int group) { dropping ? activate<true>(group) : activate<false>(group); }
+
+    template <bool DROPPING>
     void activate(int group) {
         const Lanes floor = floor_of(relu_last);
         for (int c = 0; c < outputs; c++) {
             const float a = slope[c], b = offset[c];
             const float *from = raw.at(group) + c * raw.stride.plane;
+            const Bits *kept = DROPPING ? mask(group, c) : nullptr;
             float *to = out.at(group) + c * out.stride.plane;
-            long row = raw.stride.row;
-            auto value = [&](const float *place) { return above(floor, lanes(place) * a + b); };
+            auto value = [&](int y, int x) {
+                Lanes v = above(floor, lanes(from + y * raw.stride.row + x * LANES) * a + b);
+                return DROPPING ? drop(v, kept, y * raw.width + x) : v;
+            };
             if (post == NONE) {
                 for (int y = 0; y < raw.height; y++)
-                    for (int x = 0; x < raw.width; x++)
-                        lanes(to + y * out.stride.row + x * LANES) = value(from + y * row + x * LANES);
+                    for (int x = 0; x < raw.width; x++) lanes(to + y * out.stride.row + x * LANES) = value(y, x);
             } else if (post == GLOBAL) {
                 Lanes sum = {};
-                for (int p = 0; p < count(); p++) sum += value(from + p * LANES);
+                for (int y = 0; y < raw.height; y++)
+                    for (int x = 0; x < raw.width; x++) sum += value(y, x);
                 lanes(to) = sum / (float)count();
             } else {
                 for (int y = 0; y < out.height; y++)
                     for (int x = 0; x < out.width; x++) {
-                        const float *p = from + 2 * y * row + 2 * x * LANES;
-                        Lanes q[4] = {value(p), value(p + LANES), value(p + row), value(p + row + LANES)}, r;
+                        Lanes q[4], r;
+                        for (int i = 0; i < 4; i++) q[i] = value(2 * y + i / 2, 2 * x + i % 2);
                         if (post == MAX) {
                             Lanes s = q[0] > q[1] ? q[0] : q[1], t = q[2] > q[3] ? q[2] : q[3];
                             r = s > t ? s : t;
@@ -177,14 +213,21 @@ struct Unit : Description {
     // Calls body(y, x, raw value, gradient) for every pixel of channel c: the gradient of normalisation's output.
     template <class Body>
     void visit(int group, int c, Body body) {
+        dropping ? visit<true>(group, c, body) : visit<false>(group, c, body);
+    }
+
+    template <bool DROPPING, class Body>
+    void visit(int group, int c, Body body) {
         const Lanes zero = {}, floor = floor_of(relu_last);
         const float a = slope[c], b = offset[c];
         const float *from = raw.at(group) + c * raw.stride.plane, *grad = grad_out.at(group) + c * grad_out.stride.plane;
+        const Bits *kept = DROPPING ? mask(group, c) : nullptr;
         const long row = raw.stride.row, grad_row = grad_out.stride.row;
+        auto keep = [&](Lanes v, int y, int x) { return DROPPING ? drop(v, kept, y * raw.width + x) : v; };
         if (post == NONE) {
             for (int y = 0; y < raw.height; y++)
                 for (int x = 0; x < raw.width; x++) {
-                    Lanes z = lanes(from + y * row + x * LANES), d = lanes(grad + y * grad_row + x * LANES);
+                    Lanes z = lanes(from + y * row + x * LANES), d = keep(lanes(grad + y * grad_row + x * LANES), y, x);
                     body(y, x, z, z * a + b > floor ? d : zero);
                 }
         } else if (post == GLOBAL) {
@@ -192,7 +235,7 @@ struct Unit : Description {
             for (int y = 0; y < raw.height; y++)
                 for (int x = 0; x < raw.width; x++) {
                     Lanes z = lanes(from + y * row + x * LANES);
-                    body(y, x, z, z * a + b > floor ? d : zero);
+                    body(y, x, z, z * a + b > floor ? keep(d, y, x) : zero);
                 }
         } else {
             for (int y = 0; y < out.height; y++)
@@ -200,18 +243,21 @@ struct Unit : Description {
                     const float *p = from + 2 * y * row + 2 * x * LANES;
                     Lanes z[4] = {lanes(p), lanes(p + LANES), lanes(p + row), lanes(p + row + LANES)}, v[4];
                     Lanes d = lanes(grad + y * grad_row + x * LANES);
-                    for (int i = 0; i < 4; i++) v[i] = z[i] * a + b;
+                    for (int i = 0; i < 4; i++) v[i] = keep(z[i] * a + b, 2 * y + i / 2, 2 * x + i % 2);
                     if (post == MAX) {
                         Lanes s = v[0] > v[1] ? v[0] : v[1], t = v[2] > v[3] ? v[2] : v[3], most = s > t ? s : t;
                         d = most > floor ? d : zero;
                         for (int i = 0; i < 4; i++) {  // the first of equal ones, as torch does
                             auto hit = v[i] == most;
-                            body(2 * y + i / 2, 2 * x + i % 2, z[i], hit ? d : zero);
+                            int y_ = 2 * y + i / 2, x_ = 2 * x + i % 2;
+                            body(y_, x_, z[i], keep(hit ? d : zero, y_, x_));
                             d = hit ? zero : d;
                         }
                     } else
-                        for (int i = 0; i < 4; i++)
-                            body(2 * y + i / 2, 2 * x + i % 2, z[i], v[i] > floor ? d * 0.25f : zero);
+                        for (int i = 0; i < 4; i++) {
+                            int y_ = 2 * y + i / 2, x_ = 2 * x + i % 2;
+                            body(y_, x_, z[i], v[i] > floor ? keep(d * 0.25f, y_, x_) : zero);
+                        }
                 }
             for (int y = 0; y < raw.height; y++)  // what pooling left out at odd sizes
                 for (int x = y < 2 * out.height ? 2 * out.width : 0; x < raw.width; x++)
