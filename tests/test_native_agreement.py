@@ -5,15 +5,16 @@ The faults here are put into torch, where no look at a network's layers can find
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from lab import augment, native
-from lab.augment import RandomAffine
+from lab.augment import ColorJitter, RandomAffine
 from lab.data import Digits, load_digits
 from lab.fitting import fit
 from lab.notation import Notation
@@ -194,9 +195,31 @@ def test_it_looks_at_the_weights_of_the_seed(digits):
     assert "gradient" in native.why_not(chosen, digits, 1)
 
 
-def test_a_subclass_of_the_distortion_is_refused(digits):
-    class Dimmed(RandomAffine):
-        def __call__(self, images):
-            return super().__call__(images) / 2
+@dataclass(frozen=True)
+class Dimmed(RandomAffine):
+    """Darker with every batch, and what torch draws besides."""
 
-    assert "RandomAffine" in native.why_not(replace(recipe(), augmentation=(Dimmed(5.0),)), digits)
+    batches: list = field(default_factory=list)
+
+    def __call__(self, images):
+        self.batches.append(len(images))
+        return super().__call__(images) / (1 + len(self.batches))
+
+
+def test_a_transform_of_ones_own_distorts_the_images_of_both(digits):
+    transform = Dimmed(5.0)
+    assert native.why_not(replace(recipe(), augmentation=(transform,)), digits) is None
+    assert not transform.batches  # they are left for the run
+    assert not native.why_not(replace(recipe(), augmentation=(transform, ColorJitter(0.5))), digits)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Draws from random numbers that nobody seeds."""
+
+    def __call__(self, images):
+        return images * torch.from_numpy(np.random.default_rng().random(images.shape, dtype=np.float32))
+
+
+def test_images_that_come_out_otherwise_each_time_are_found_out(digits):
+    assert "its loss of the first images" in native.why_not(replace(recipe(), augmentation=(Noisy(),)), digits)

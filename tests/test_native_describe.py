@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from lab.native.describe import describe
 from lab.notation import Notation
 from lab.rungs import find_rungs
-from model import SeparableUnit, filter_each, project
+from model import ConvUnit, Dropout, SeparableUnit, filter_each, project
 
 conv = partial(nn.Conv2d, bias=False)
 
@@ -69,6 +69,10 @@ class Average(nn.AdaptiveAvgPool2d):
     pass
 
 
+class Dropping(nn.Dropout):
+    pass
+
+
 class Halved(nn.Module):
     def forward(self, weight):
         return weight / 2
@@ -116,6 +120,21 @@ def share_memory(network):
     network[3][0][1].weight.data = network[1][0].weight.data
 
 
+def share_bias(network):
+    one, other = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 1)
+    network[0][0], network[1][0], other.bias = one, other, one.bias
+
+
+def frozen_bias(convolution):
+    convolution.bias.requires_grad_(False)
+    return convolution
+
+
+def with_own_forward(module):
+    own_method("forward")(module)
+    return module
+
+
 def hook(*_):
     pass
 
@@ -126,10 +145,24 @@ LAYERS = {
     "half a convolution of its own kind": (put("3.0", lambda: Residual(*plain()[3][0])), "Residual.*forward"),
     "a unit that stays in eval mode": (put("1", lambda: Frozen(*unit(conv(6, 6, 1)))), "Frozen.*train"),
     "no sequence": (put("1", lambda: nn.ModuleList(unit(conv(6, 6, 1)))), "ModuleList"),
-    "a nested unit": (put("1", lambda: nn.Sequential(unit(conv(6, 6, 1)))), "Sequential"),
-    "dropout": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.Dropout(0.1))), "Dropout"),
     "identity": (put("2", nn.Identity), "Identity"),
-    "another order": (put("1", lambda: unit(conv(6, 6, 1), nn.ReLU(), nn.BatchNorm2d(6))), "ReLU"),
+    "a norm before the first convolution": (put("0", lambda: unit(nn.BatchNorm2d(1), conv(1, 6, 3))), "BatchNorm2d"),
+    "two norms": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.BatchNorm2d(6))), "BatchNorm2d"),
+    "a norm behind two ReLUs": (
+        put("1", lambda: unit(conv(6, 6, 1), nn.ReLU(), nn.ReLU()).append(nn.BatchNorm2d(6))),
+        "BatchNorm2d",
+    ),
+    "ReLU behind a pooling": (put("2", lambda: nn.Sequential(nn.MaxPool2d(2), nn.ReLU())), "ReLU"),
+    "dropout behind a pooling": (put("2", lambda: nn.Sequential(nn.MaxPool2d(2), nn.Dropout())), "Dropout"),
+    "dropout between norm and ReLU": (put("1.1", lambda: nn.Sequential(nn.BatchNorm2d(6), nn.Dropout())), "ReLU"),
+    "dropout of the image": (put("0", lambda: nn.Sequential(nn.Dropout(), unit(conv(1, 6, 3)))), "Dropout"),
+    "dropout twice": (put("1", lambda: unit(conv(6, 6, 1)).extend([nn.Dropout(), Dropout()])), "Dropout"),
+    "dropout of classes": (put("6", lambda: nn.Sequential(nn.Dropout(), nn.Flatten())), "Dropout"),
+    "subclass of dropout": (put("1", lambda: unit(conv(6, 6, 1)).append(Dropping(0.1))), "Dropping"),
+    "dropout in place": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.Dropout(0.1, inplace=True))), "inplace"),
+    "dropout of whole channels": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.Dropout2d(0.1))), "Dropout2d"),
+    "dropout of all": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.Dropout(1))), "Dropout.*drops all"),
+    "dropout of nearly all": (put("1", lambda: unit(conv(6, 6, 1)).append(Dropout(1 - 1e-6))), "Dropout.*drops all"),
     "subclass of a convolution": (put(FIRST, lambda: Convolution(1, 6, 3, bias=False)), "Convolution"),
     "transposed convolution": (put(FIRST, lambda: nn.ConvTranspose2d(1, 6, 3, bias=False)), "ConvTranspose2d"),
     "reflected border": (put(FIRST, lambda: conv(1, 6, 3, padding=1, padding_mode="reflect")), "padding_mode"),
@@ -141,13 +174,14 @@ LAYERS = {
     "padding of a 1x1": (put(SECOND, lambda: conv(6, 6, 1, padding=1)), "padding"),
     "padding in words": (put(FIRST, lambda: conv(1, 6, 3, padding="same")), "padding"),
     "padding along one side": (put(FIRST, lambda: conv(1, 6, 3, padding=(1, 0))), "padding"),
-    "bias": (put(FIRST, lambda: nn.Conv2d(1, 6, 3)), "bias"),
+    "bias between two filters": (put("3.0.0", lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6)), "bias"),
+    "a frozen bias": (put(FIRST, lambda: frozen_bias(nn.Conv2d(1, 6, 3))), "bias.requires_grad"),
+    "each channel by itself, not mixed": (put("1.0", lambda: conv(6, 6, 3, groups=6)), "groups"),
     "groups": (put(SECOND, lambda: conv(6, 6, 1, groups=2)), "groups"),
     "several filters a channel": (
         put("3.0", lambda: nn.Sequential(conv(6, 12, 3, groups=6), conv(12, 6, 1))),
         "out_ch",
     ),
-    "a full 3x3 before the 1x1": (put("3.0.0", lambda: conv(6, 6, 3, padding=1)), "groups"),
     "oblong": (put(FIRST, lambda: conv(1, 6, (3, 1))), "kernel_size"),
     "5x5": (put(FIRST, lambda: conv(1, 6, 5, padding=2)), "kernel_size"),
     "channels that do not follow on": (put(SECOND, lambda: conv(5, 6, 1)), "in_channels"),
@@ -173,7 +207,12 @@ LAYERS = {
     "maps larger than 1x1 at the end": (put("4", lambda: nn.AdaptiveAvgPool2d(2)), "output_size"),
     "largest of all at the end": (put("4", lambda: nn.AdaptiveMaxPool2d(1)), "AdaptiveMaxPool2d"),
     "subclass of the last average": (put("4", lambda: Average(1)), "Average"),
-    "bias of the last matrix": (put(HEAD, lambda: project(6, 10, bias=True)), "bias"),
+    "part of the last map": (put("4", lambda: nn.AvgPool2d(11)), "kernel_size"),
+    "a last average with a border": (put("4", lambda: nn.AvgPool2d(13, padding=2)), "padding"),
+    "a last average divided by 3": (put("4", lambda: nn.AvgPool2d(13, divisor_override=3)), "divisor_override"),
+    "a bias of two matrices": (put("1.0", lambda: nn.Conv2d(6, 10, 1)), "num_features"),
+    "no average": (put("4", lambda: conv(6, 6, 1)), "in this place"),
+    "an average twice": (put("4", lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(1))), "AvgPool2d"),
     "eleven classes": (put(HEAD, lambda: project(6, 11)), "out_channels"),
     "another flattening": (put("6", lambda: nn.Flatten(-3)), "start_dim"),
     "nothing flattened": (put("6", nn.Softmax), "Softmax"),
@@ -230,6 +269,9 @@ ADDED = {
     "scale and shift in one": (on("0.1", lambda module: setattr(module, "bias", module.weight)), "shared"),
     "filters of two convolutions": (share("1.0", "3.0.1", "weight"), "shared"),
     "memory of two filters": (share_memory, "shared"),
+    "a bias for two": (share_bias, "shared"),
+    "a bias that is a shift": (share("0.1", "0.0", "bias"), "shared"),
+    "forward of dropout": (lambda network: network[1].append(with_own_forward(nn.Dropout())), "forward"),
 }
 
 
@@ -255,10 +297,10 @@ def test_the_last_matrix_is_no_unit_s():
         (lambda network: nn.ModuleList(network), "ModuleList"),
         (lambda network: Residual(*network), "Residual.*forward"),
         (lambda network: Frozen(*network), "Frozen.*train"),
-        (lambda network: nn.Sequential(network), "Sequential"),
         (lambda network: network[1:], "in_channels"),
         (lambda network: network[2:], "MaxPool2d"),
-        (lambda network: network[4:], "Sequential"),
+        (lambda network: network[4:], "AdaptiveAvgPool2d"),
+        (lambda network: network[5:], "Sequential"),
         (lambda network: network[:-1], "in this place"),
         (lambda network: network.append(nn.Softmax(1)), "in this place"),
     ],
@@ -318,14 +360,44 @@ class Labelled(nn.Sequential):
             unit(conv(1, 6, (3, 3)), nn.BatchNorm2d(6, 1e-5, 0.1), nn.ReLU(inplace=True)), *network[1:]
         ),
         lambda network: nn.Sequential(*network[:3], SeparableUnit(6, 6, padding=1), *network[4:]),
+        lambda network: nn.Sequential(network),
+        lambda network: nn.Sequential(*network[0], *network[1:3], nn.Sequential(nn.Sequential(*network[3:]))),
+        lambda network: nn.Sequential(*network[:4], nn.AvgPool2d(13), *network[5:]),
+        lambda network: nn.Sequential(*network[:4], nn.AvgPool2d(13, stride=2), *network[5:]),
+        lambda network: nn.Sequential(network[0].append(nn.Dropout(1e-6)), *network[1:]),
     ],
 )
 def test_what_works_the_same_is_described_the_same(same):
     network = plain()
-    units, head = describe(network)
-    changed_units, changed_head = describe(same(network))
-    assert (changed_units == units).all()
-    assert changed_head == head
+    assert describe(same(network)) == describe(network)
+
+
+ABSENT = {"bias", "scale", "shift", "statistics"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "there"),
+    [
+        ([conv(1, 6, 1)], {}),
+        ([nn.Conv2d(1, 6, 1)], {"bias": 6}),
+        ([conv(1, 6, 1), nn.ReLU()], {"relu_first": True}),
+        ([conv(1, 6, 1), nn.ReLU(), nn.ReLU()], {"relu_first": True, "relu_last": True}),
+        ([conv(1, 6, 1), nn.BatchNorm2d(6)], {"scale": 6, "shift": 12, "statistics": 0}),
+        ([ConvUnit(1, 6, 1, after="norm relu")], {"scale": 6, "shift": 12, "statistics": 0, "relu_last": True}),
+        ([ConvUnit(1, 6, 1, after="relu norm")], {"scale": 6, "shift": 12, "statistics": 0, "relu_first": True}),
+        (
+            [ConvUnit(1, 6, 1, after="relu norm dropout", bias=True, dropout=0.25)],
+            {"bias": 6, "scale": 12, "shift": 18, "statistics": 0, "relu_first": True, "dropped": 2**14},
+        ),
+        ([conv(1, 6, 1), nn.Dropout(0.5)], {"dropped": 2**15}),
+    ],
+)
+def test_what_belongs_to_a_convolution_is_told(layers, there):
+    (unit,), head = describe(nn.Sequential(*layers, nn.AvgPool2d(28), project(6, 10, bias=True), nn.Flatten()))
+    expected = {"kind": 2, "inputs": 1, "outputs": 6, "padding": 0, "side": 28, "weight": 0, "pointwise": 0, "post": 3}
+    expected |= {"relu_first": False, "relu_last": False, "dropped": 0} | dict.fromkeys(ABSENT, -1)
+    assert unit == expected | there
+    assert head[1] == head[0] + 60
 
 
 def test_published_networks_are_known():

@@ -37,7 +37,7 @@ def disagreement(recipe, split, seed):
         augmentation = _untouched(recipe).augmentation
         with theirs.augmentation:
             images = [prepare(split.images[index], augmentation) for index in order.split(recipe.batch_size)]
-    images, (network, drops) = torch.cat(images).double(), _with_given_masks(theirs.network.double())
+    images, (network, drops) = torch.cat(images).double(), with_given_masks(theirs.network.double())
     first = min(recipe.batch_size, len(order))
     trainer = Compiled(ours, first)
     for start, size in [(0, first), *((start, LANES) for start in range(0, len(order), LANES))]:
@@ -65,7 +65,7 @@ class GivenMask(nn.Module):
         return maps * self.mask if self.training else maps
 
 
-def _with_given_masks(network):
+def with_given_masks(network):
     """The same layers with others in place of those that drop something, and these."""
     layers = [GivenMask() if dropped_of(layer) else layer for layer in layers_of(network)]
     return nn.Sequential(*layers), [layer for layer in layers if isinstance(layer, GivenMask)]

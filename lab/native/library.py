@@ -105,7 +105,7 @@ class Compiled:
     def _arrays(self):
         network, state = self.trainee.network, self.trainee.optimizer.state
         outcome = self.trainee.outcome
-        velocity = [state[p].get("momentum_buffer", torch.zeros_like(p)) for p in network.parameters()]
+        velocity = [state.get(p, {}).get("momentum_buffer", torch.zeros_like(p)) for p in network.parameters()]
         own = network.parameters(), velocity, _statistics(network)
         return [_flat(tensors) for tensors in (*own, outcome.parameters(), _statistics(outcome))]
 
@@ -200,7 +200,8 @@ def _statistics(network):
 
 
 def _flat(tensors):
-    return np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors]).astype(np.float32)
+    arrays = [tensor.detach().numpy().ravel() for tensor in tensors]
+    return np.concatenate([np.empty(0), *arrays]).astype(np.float32)  # a network may have no statistics at all
 
 
 def _fill(tensors, values):

@@ -43,9 +43,8 @@ struct Network {
         }
     }
 
-    // With statistics that are stored, or in training with those of the batch; then dropout draws from a key.
-    void forward(const float *parameters, const float *stored, int groups, uint64_t key = 0) {
-        bool training = stored == nullptr;
+    // In training with the statistics of the batch and dropout, which draws from a key; else with those that are stored.
+    void forward(const float *parameters, const float *stored, int groups, bool training, uint64_t key) {
         for (size_t i = 0; i < units.size(); i++) {
             Unit &u = units[i];
             u.prepare(parameters);

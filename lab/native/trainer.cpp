@@ -98,7 +98,7 @@ struct Trainer : Network {
     void differentiate(const int64_t *labels, int groups, uint64_t key, double *loss, int64_t *correct) {
         std::fill(sums.begin(), sums.end(), Lanes{});
         std::fill(gradient.begin(), gradient.end(), 0.0f);
-        forward(weights.data(), nullptr, groups, key);
+        forward(weights.data(), nullptr, groups, true, key);
         judge(weights.data(), labels, groups, true, loss, correct);
         backward(weights.data(), groups);
         for (size_t i = 0; i < weights.size(); i++) gradient[i] += sum_of(sums[i]);
@@ -188,7 +188,7 @@ void evaluate(Trainer *t, Data data, int64_t count, double *loss, int64_t *corre
     for (int64_t start = 0; start < count; start += t->batch) {
         int size = (int)std::min<int64_t>(t->batch, count - start);
         auto labels = t->load(data, order.data(), {}, start, size);
-        t->forward(t->average_weights.data(), t->average_statistics.data(), size / LANES);
+        t->forward(t->average_weights.data(), t->average_statistics.data(), size / LANES, false, 0);
         t->judge(t->average_weights.data(), labels.data(), size / LANES, false, loss, correct);
     }
 }
