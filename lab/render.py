@@ -222,11 +222,8 @@ def _step(name):
 
 
 def verdict(rung):
-    """Every part of the rung's goal and whether its published runs meet it."""
-    if not (summary := rung.summary):
-        return "not run yet"
-    checks = rung.checks(summary).items()
-    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in checks)
+    """Whether the published runs of a rung meet its goal, in a few words."""
+    return rung.goal.verdict(rung.recipe, summary) if (summary := rung.summary) else "not run yet"
 
 
 def headline(rung):
