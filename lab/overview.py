@@ -13,7 +13,7 @@ from lab.receptive_field import known_receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import find_rungs
 from lab.schema import read_json
-from lab.show import accuracy_with_spread
+from lab.show import TUTORIAL_ENDS, accuracy_with_spread
 
 ORIGINALS = ROOT / "results" / "originals.json"
 
@@ -37,7 +37,7 @@ def overview():
 def _row(rung):
     network = rung.recipe.specimen()
     row = {
-        "idea": rung.idea,
+        "idea": rung.idea + TUTORIAL_ENDS * rung.ends_tutorial,
         "parameters": rung.recipe.parameters,
         "receptive field": known_receptive_field(network),
         "multiply-accumulates": multiply_accumulates(network),

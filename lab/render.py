@@ -250,15 +250,15 @@ def ladder_block(letter, prefix):
 def ladders_block(notebook):
     """One row per ladder: what it asks for, its road in parameters, and where its last rung ends."""
     lines = [
-        "| ladder | asks for | road, in parameters | last rung | its test accuracy, % | verdict |",
-        "|--|--|--|--|--|--|",
+        "| ladder | asks for | road, in parameters | where the tutorial ends; test accuracy, % | last rung; the same |",
+        "|--|--|--|--|--|",
     ]
     for ladder in (ladder for ladder in LADDERS.values() if ladder.is_road):
         rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
-        last = rungs[-1]
+        ends = [rung for rung in rungs if rung.ends_tutorial or rung is rungs[-1]]
         counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
-        name = f"{ladder.letter.upper()}, {ladder.title.lower()}"
-        row = (name, str(last.goal), " → ".join(counts), _page_link(last, notebook), headline(last), verdict(last))
+        cells = [f"{_page_link(rung, notebook)}: {headline(rung)}, {verdict(rung)}" for rung in (ends[0], ends[-1])]
+        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(ladder.goal), " → ".join(counts), *cells)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

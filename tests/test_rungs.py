@@ -145,6 +145,10 @@ def test_a_verdict_names_a_dense_layer():
     assert found.goal.verdict(found.recipe, GOOD) == "**missed**: a `Linear` layer, held by 2 of 2 seeds"
 
 
+def test_the_last_rung_with_a_source_ends_its_tutorial():
+    assert [found.id for found in find_rungs() if found.ends_tutorial] == ["a07", "b10", "c06", "d06"]
+
+
 def test_reading_order_begins_with_the_map_and_ends_with_all():
     names = [notebook.id for notebook in find_notebooks()]
     assert (names[0], names[-2:]) == ("00", ["98", "99"])
