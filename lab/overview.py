@@ -13,8 +13,9 @@ from lab.receptive_field import known_receptive_field
 from lab.results import LAST, Summary, load_records
 from lab.rungs import find_rungs
 from lab.schema import read_json
-from lab.show import TUTORIAL_ENDS, accuracy_with_spread
+from lab.show import accuracy_with_spread
 
+TUTORIAL_ENDS = " (where the tutorial ends)"
 ORIGINALS = ROOT / "results" / "originals.json"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.data import ROOT
 from lab.files import write_atomically
 from lab.ladders import LADDERS
-from lab.overview import source_steps
+from lab.overview import TUTORIAL_ENDS, source_steps
 from lab.receptive_field import known_receptive_field, receptive_field
 from lab.results import LAST, load_records
 from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
@@ -243,6 +243,7 @@ def ladder_block(letter, prefix):
     lines = [f"| {' | '.join(header)} |", f"|{'--|' * len(header)}"]
     for name, row in table.iterrows():
         link = f"[{name}]({_path(rungs[name], prefix)})"
+        row["idea"] += TUTORIAL_ENDS * rungs[name].ends_tutorial
         lines.append(f"| {' | '.join([link, *map(str, row)])} |")
     return "\n".join(lines)
 

@@ -26,7 +26,6 @@ from lab.training import prepare
 from lab.watch import Opaque
 
 IMAGE_SHAPE = (1, 28, 28)
-TUTORIAL_ENDS = " (where the tutorial ends)"
 
 
 def show_change(rung_id, recipe):
@@ -193,7 +192,7 @@ def ladder_table(letter, *, up_to=None):
         if rung.ladder.letter != letter or (up_to and rung.id > up_to):
             continue
         row = {
-            "idea": rung.idea + TUTORIAL_ENDS * rung.ends_tutorial,
+            "idea": rung.idea,
             "parameters": f"{rung.recipe.parameters:,}",
             "receptive field": known_receptive_field(rung.recipe.specimen()),
         }
