@@ -122,17 +122,18 @@ def _changed_rung(settings):
     if not isinstance(network, type):
         raise ValueError(f"candidate: network={values['network']!r} must be the name of a class in model.py")
     values["schedule"] = values["schedule"] and _named(values["schedule"], recipes, SCHEDULES)
+    if not isinstance(values["augmentation"], list):
+        raise ValueError(f"candidate: augmentation={values['augmentation']!r} must be a list of transforms")
     values["augmentation"] = tuple(_named(one, augment, TRANSFORMS) for one in values["augmentation"])
     values["betas"] = _tuple(values["betas"])
     return Recipe(**values | {"network": network})
 
 
 def _published(rung):
-    recipe = published_recipe(rung) if isinstance(rung, str) else None
-    if recipe is None:
-        names = ", ".join(sorted(path.stem for path in RESULTS.glob("[a-z][0-9][0-9]*.json")))
-        raise ValueError(f"candidate: rung={rung!r} must be one that is published: {names}")
-    return recipe
+    names = sorted(path.stem for path in RESULTS.glob("[a-z][0-9][0-9]*.json"))
+    if rung not in names:
+        raise ValueError(f"candidate: rung={rung!r} must be one that is published: {', '.join(names)}")
+    return published_recipe(rung)
 
 
 def _named(written, module, names):
