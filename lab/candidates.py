@@ -11,10 +11,10 @@ Schedules and transforms are written as records have them: {"name": "OneCycleLR"
 from dataclasses import fields
 
 import model
-from lab import augment
+from lab import augment, claims
 from lab import recipe as recipes
 from lab.notation import ACTIVATIONS, Notation
-from lab.recipe import CosineCycle, Recipe
+from lab.recipe import CosineCycle, Recipe, as_call
 from lab.results import RESULTS, published_recipe
 from lab.rules import check, is_a, number, one_of
 
@@ -75,10 +75,10 @@ def name_in_words(settings):
 
 
 def draws(settings):
-    """What decides random numbers: candidates with the same begin alike and see the same images, distorted alike."""
+    """What decides random numbers, see `lab.claims.draws`; a different activation draws the same."""
     recipe = build_recipe(settings).as_dict()
-    arguments = {name: value for name, value in recipe["arguments"].items() if name != "activation"}
-    return arguments, *(recipe[name] for name in ("network", "augmentation", "batch_size", "held_out", "epochs"))
+    recipe["arguments"].pop("activation", None)
+    return claims.draws(recipe)
 
 
 def _from_layers(settings):
@@ -157,10 +157,5 @@ def _words(name, value, other):
             f"{key} {part}" for key, part in value.items() if key not in (other or {}) or other[key] != part
         )
     if name == "augmentation":
-        return " and ".join(map(_call, value)) or "no distortions"
-    return f"{name} {_call(value) if isinstance(value, dict) else value}"
-
-
-def _call(written):
-    settings = ", ".join(f"{name}={value}" for name, value in written.items() if name != "name")
-    return f"{written['name']}({settings})"
+        return " and ".join(map(as_call, value)) or "no distortions"
+    return f"{name} {as_call(value)}"
