@@ -62,16 +62,15 @@ def compare_runs(after, before, name="test accuracy"):
     the same weights and see the same images in the same order, distorted and dropped out alike.
     """
     seeds = sorted({record.seed for record in after} & {record.seed for record in before})
-    if len(seeds) > 1 and _draws(after[0]) == _draws(before[0]):
+    if len(seeds) > 1 and draws(after[0].recipe) == draws(before[0].recipe):
         sides = [measure([r for r in records if r.seed in seeds], name) for records in (after, before)]
         return difference_from([a - b for a, b in zip(*sides, strict=True)])
     return difference(measure(after, name), measure(before, name))
 
 
-def _draws(record):
-    return [
-        record.recipe[name] for name in ("network", "arguments", "augmentation", "batch_size", "held_out", "epochs")
-    ]
+def draws(recipe):
+    """What of a recipe, as a dictionary, decides random numbers: runs alike in it begin alike and see the same."""
+    return [recipe[name] for name in ("network", "arguments", "augmentation", "batch_size", "held_out", "epochs")]
 
 
 def measure(records, name):

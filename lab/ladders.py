@@ -1,13 +1,15 @@
 """The ladders, and what they ask of their rungs."""
 
+import math
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from lab.results import STEADY_SHARE, TARGET
+from lab.results import STEADY_SHARE, TARGET, TEST_IMAGES
 
 MOST_SEEDS = f"by at least {100 * STEADY_SHARE:.0f} % of seeds"
 CONSISTENT = f"held {MOST_SEEDS}"
+NO_LINEAR = "no `Linear` layer"
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,52 @@ class Goal:
     def checks(self, recipe, summary):
         """Every part of the goal and whether it is met; `summary` is that of the published runs."""
         dense = any(isinstance(layer, nn.Linear) for layer in recipe.specimen().modules())
-        mean = summary.final if self.at_the_end else summary.mean
         found = {
             "parameters": recipe.parameters < self.parameters_below,
             "epochs": recipe.epochs <= self.epochs_at_most,
         }
         if not self.linear_layers:
-            found["no `Linear` layer"] = not dense
-        found[f"mean of at least {_percent(self.accuracy)}"] = mean >= self.accuracy
+            found[NO_LINEAR] = not dense
+        found[f"mean of at least {_percent(self.accuracy)}"] = self._mean(summary) >= self.accuracy
         if self.held:
             found[CONSISTENT] = summary.consistent
         if self.floor:
-            reached = [accuracy >= self.floor for accuracy in summary.headlines]
-            found[f"{_percent(self.floor)} {MOST_SEEDS}"] = sum(reached) >= STEADY_SHARE * len(reached)
+            found[f"{_percent(self.floor)} {MOST_SEEDS}"] = self._reaching(summary) >= STEADY_SHARE * summary.n
         return found
+
+    def verdict(self, recipe, summary):
+        """Whether runs meet the goal, in a few words: "held by 10 of 10 seeds", or what they miss it by."""
+        checks = self.checks(recipe, summary)
+        parts = [f"too many {limit}" for limit in ("parameters", "epochs") if not checks[limit]]
+        parts += [] if checks.get(NO_LINEAR, True) else ["a `Linear` layer"]
+        short = self.accuracy - self._mean(summary)
+        parts += [f"by {_images(short)}"] if short > 0 else []
+        if self.held:
+            parts.append(f"held by {_of_seeds(summary.held_by, summary.n)}")
+        if self.floor:
+            parts.append(f"{_percent(self.floor)} by {_of_seeds(self._reaching(summary), summary.n)}")
+        words = ", ".join(parts)
+        if all(checks.values()):
+            return words if self.held else ", ".join(["met", *parts])
+        return f"**missed** {words}" if words.startswith("by") else f"**missed**: {words}"
+
+    def _mean(self, summary):
+        return summary.final if self.at_the_end else summary.mean
+
+    def _reaching(self, summary):
+        """How many seeds reach the floor."""
+        return sum(accuracy >= self.floor for accuracy in summary.headlines)
+
+
+def _of_seeds(count, n):
+    needed = math.ceil(STEADY_SHARE * n)
+    return f"{count} of {n} seed{'s' if n > 1 else ''}" + (f" ({needed} are needed)" if 0 < count < needed else "")
+
+
+def _images(share):
+    """A share of the test set as a number of its images."""
+    count = round(TEST_IMAGES * share)
+    return "less than one image" if count < 1 else f"{count:,} image{'s' if count > 1 else ''}"
 
 
 def _percent(fraction):

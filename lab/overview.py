@@ -15,6 +15,7 @@ from lab.rungs import find_rungs
 from lab.schema import read_json
 from lab.show import accuracy_with_spread
 
+TUTORIAL_ENDS = " (where the tutorial ends)"
 ORIGINALS = ROOT / "results" / "originals.json"
 
 
@@ -37,7 +38,7 @@ def overview():
 def _row(rung):
     network = rung.recipe.specimen()
     row = {
-        "idea": rung.idea,
+        "idea": rung.idea + TUTORIAL_ENDS * rung.ends_tutorial,
         "parameters": rung.recipe.parameters,
         "receptive field": known_receptive_field(network),
         "multiply-accumulates": multiply_accumulates(network),

@@ -195,6 +195,13 @@ def _written(value):
     raise TypeError(f"{value!r} is neither plain nor has it a name")
 
 
+def as_call(written):
+    """A dictionary that stands for a schedule or transform, as the call that makes it; any other value as it is."""
+    if isinstance(written, dict) and "name" in written:
+        return f"{written['name']}({', '.join(f'{key}={part}' for key, part in written.items() if key != 'name')})"
+    return written
+
+
 def without_held_out(images, held_out):
     """How many of so many training images are left to train on; a `held_out` below 1 is a share."""
     return images - (round(images * held_out) if held_out < 1 else held_out)

@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.data import ROOT
 from lab.files import write_atomically
 from lab.ladders import LADDERS
-from lab.overview import source_steps
+from lab.overview import TUTORIAL_ENDS, source_steps
 from lab.receptive_field import known_receptive_field, receptive_field
 from lab.results import LAST, load_records
 from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
@@ -222,11 +222,8 @@ def _step(name):
 
 
 def verdict(rung):
-    """Every part of the rung's goal and whether its published runs meet it."""
-    if not (summary := rung.summary):
-        return "not run yet"
-    checks = rung.checks(summary).items()
-    return ", ".join(f"{name}: {'met' if holds else '**missed**'}" for name, holds in checks)
+    """Whether the published runs of a rung meet its goal, in a few words."""
+    return rung.goal.verdict(rung.recipe, summary) if (summary := rung.summary) else "not run yet"
 
 
 def headline(rung):
@@ -246,6 +243,7 @@ def ladder_block(letter, prefix):
     lines = [f"| {' | '.join(header)} |", f"|{'--|' * len(header)}"]
     for name, row in table.iterrows():
         link = f"[{name}]({_path(rungs[name], prefix)})"
+        row["idea"] += TUTORIAL_ENDS * rungs[name].ends_tutorial
         lines.append(f"| {' | '.join([link, *map(str, row)])} |")
     return "\n".join(lines)
 
@@ -253,15 +251,15 @@ def ladder_block(letter, prefix):
 def ladders_block(notebook):
     """One row per ladder: what it asks for, its road in parameters, and where its last rung ends."""
     lines = [
-        "| ladder | asks for | road, in parameters | last rung | its test accuracy, % | verdict |",
-        "|--|--|--|--|--|--|",
+        "| ladder | asks for | road, in parameters | where the tutorial ends; test accuracy, % | last rung; the same |",
+        "|--|--|--|--|--|",
     ]
     for ladder in (ladder for ladder in LADDERS.values() if ladder.is_road):
         rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
-        last = rungs[-1]
+        ends = [rung for rung in rungs if rung.ends_tutorial or rung is rungs[-1]]
         counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
-        name = f"{ladder.letter.upper()}, {ladder.title.lower()}"
-        row = (name, str(last.goal), " → ".join(counts), _page_link(last, notebook), headline(last), verdict(last))
+        cells = [f"{_page_link(rung, notebook)}: {headline(rung)}, {verdict(rung)}" for rung in (ends[0], ends[-1])]
+        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(ladder.goal), " → ".join(counts), *cells)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

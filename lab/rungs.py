@@ -193,6 +193,12 @@ class Rung(Notebook):
         before = [rung for rung in find_rungs() if rung.ladder == self.ladder and rung.id < self.id]
         return before[-1] if before else None
 
+    @property
+    def ends_tutorial(self):
+        """Whether it is the last rung of its road that rebuilds a tutorial; those behind it are ours."""
+        rungs = [rung for rung in find_rungs() if rung.ladder == self.ladder and rung.source]
+        return self.ladder.is_road and bool(rungs) and self.id == rungs[-1].id
+
 
 def find_notebooks(names=()):
     """Every notebook in reading order, those of readers last but for the end, or those whose ids are named.

@@ -19,44 +19,18 @@ from pathlib import Path
 
 import torch
 
-from lab import augment, native
+from lab import native
+from lab.candidates import build_recipe
 from lab.data import ROOT, Digits, load_digits
 from lab.files import write_atomically
 from lab.fitting import digest_or_reason, fit, require_trainable
-from lab.notation import ACTIVATIONS, Notation
-from lab.recipe import CosineCycle, Recipe
-from lab.rules import check, is_a, number, one_of, word
+from lab.rules import check, word
 from lab.schema import parse_json
 from lab.training import TrainingDiverged
 
 SEARCH = ROOT / "results" / "search"  # published
 OWN = ROOT / "runs" / "search"
 HELD_OUT = 10_000
-DEFAULTS = {
-    "activation": "relu",
-    "epochs": 15,
-    "batch_size": 64,
-    "optimizer": "SGD",
-    "rate": 0.1,  # the peak of the cycle
-    "warmup": 0.2,
-    "start": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "average": 0.998,
-    "rotation": 10.0,  # degrees
-    "shift": 1 / 28,  # share of the width
-    "scale": 0.1,
-    "shear": 0.0,  # degrees
-    "interpolation": "nearest",
-}
-RULES = {  # of settings that go into a calculation before a recipe or a transform checks them
-    "layers": is_a(str, "words of lab/notation.py"),
-    "activation": one_of(*ACTIVATIONS),
-    "rate": number(above=0),
-    "start": number(above=0, high=1),
-    "momentum": number(0, below=1),
-    "scale": number(0, below=1),
-}
 
 
 @dataclass(frozen=True)
@@ -89,39 +63,6 @@ class Trial:
         return sum(last) / len(last) / HELD_OUT
 
 
-def build_recipe(settings):
-    """The recipe of a candidate: the defaults of the search, changed by its settings.
-
-    Raises: ValueError naming a setting that does not exist.
-    """
-    unknown = set(settings) - set(DEFAULTS) - {"layers"}
-    if unknown or "layers" not in settings:
-        raise ValueError(f"a candidate has layers and any of {', '.join(DEFAULTS)}; found {', '.join(settings)}")
-    values = DEFAULTS | settings
-    check("candidate:", values, RULES)
-    distortion = augment.RandomAffine(
-        degrees=values["rotation"],
-        translate=values["shift"],
-        scale=(1 - values["scale"], 1 + values["scale"]),
-        shear=values["shear"],
-        interpolation=values["interpolation"],
-    )
-    return Recipe(
-        network=Notation,
-        arguments={"layers": values["layers"], "activation": values["activation"]},
-        epochs=values["epochs"],
-        batch_size=values["batch_size"],
-        optimizer=values["optimizer"],
-        learning_rate=values["rate"] * values["start"],
-        momentum=values["momentum"],
-        nesterov=values["momentum"] > 0,
-        weight_decay=values["weight_decay"],
-        schedule=CosineCycle(values["rate"], warmup=values["warmup"], start=values["start"]),
-        augmentation=(distortion,),
-        average=values["average"],
-    )
-
-
 def hold_out(digits, count=HELD_OUT):
     """The same data with the last training images in place of the test set, which is left out."""
     kept = len(digits.train) - count
@@ -133,7 +74,7 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=OWN, data=None):
 
     Args:
         topic: names the file of trials; what is published under the same name counts as tried.
-        candidates: dictionaries with `layers`, see Notation, and any of DEFAULTS.
+        candidates: dictionaries, see `lab.candidates`.
         jobs: runs side by side, on one thread each.
         data: Digits, held-out images in place of the test set; the default is the full MNIST's.
 

@@ -3,9 +3,10 @@
 import statistics
 from dataclasses import dataclass
 
+from lab.candidates import build_recipe
 from lab.outcomes import measured_over, percent
 from lab.results import LAST
-from lab.search import DEFAULTS, SEARCH, Trial, load_trials, name_of
+from lab.search import SEARCH, Trial, load_trials, name_of
 
 HEADER = ("parameters", "epochs", "held-out accuracy, %", "", "n", "from", "candidate")
 
@@ -23,7 +24,7 @@ class Candidate:
 
     @property
     def epochs(self):
-        return (DEFAULTS | self.trials[0].settings)["epochs"]
+        return build_recipe(self.trials[0].settings).epochs
 
     @property
     def accuracy(self):

@@ -3,11 +3,12 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from lab.candidates import changes, complete, draws, name_in_words
 from lab.claims import difference, difference_from, format_difference
 from lab.plots import TARGET_STYLE, finish
 from lab.results import LAST, TARGET
 from lab.screening import effects
-from lab.search import DEFAULTS, OWN, SEARCH, find_trials, load_trials
+from lab.search import OWN, SEARCH, find_trials, load_trials
 
 TICKS = (1_000, 1_400, 2_000, 2_800, 4_000, 5_600, 8_000)  # parameters
 MEASURES = {  # of a trial, on held-out images
@@ -43,7 +44,7 @@ def search_table(folder=SEARCH):
             "hours": f"{sum(trial.seconds for trial in trials) / 3600:.1f}",
             "parameters": f"{min(t.parameters for t in trials):,} – {max(t.parameters for t in trials):,}",
             "best last epoch, %": f"{100 * best.final:.2f}",
-            "of": best.settings["layers"],
+            "of": name_in_words(best.settings),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -51,7 +52,7 @@ def search_table(folder=SEARCH):
 def screen_table(topic, measure="last five, %", folder=OWN):
     """What each setting of a screen does against the first trial, the others being equal, with 95 % intervals."""
     trials = trials_of(topic, folder)
-    table = effects(trials, MEASURES[measure], DEFAULTS | trials[0].settings)
+    table = effects(trials, MEASURES[measure], complete(trials[0].settings))
     return table.rename(columns={"effect": f"{label(measure, trials)}: effect"}).round(3)
 
 
@@ -68,8 +69,7 @@ def ablation_table(topic, measure="last five, %", folder=OWN):
     title = label(measure, found)
     rows = {"all of it": _row(first, measure, title)}
     for trials in others:
-        change = {k: v for k, v in trials[0].settings.items() if first[0].settings.get(k, DEFAULTS.get(k)) != v}
-        rows[", ".join(f"{name} {value}" for name, value in change.items())] = _row(trials, measure, title) | {
+        rows[changes(trials[0].settings, first[0].settings)] = _row(trials, measure, title) | {
             f"{title}: change": format_difference(_compare(trials, first, MEASURES[measure]))
         }
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
@@ -91,10 +91,9 @@ def _row(trials, measure, title):
 
 def _compare(trials, first, value):
     """In pairs where both sides begin with the same weights and see the same images."""
-    drawn = ("layers", "batch_size", "epochs", "rotation", "shift", "scale", "shear")
     sides = [{trial.seed: value(trial) for trial in side} for side in (trials, first)]
     seeds = sorted(set(sides[0]) & set(sides[1]))
-    same = all((DEFAULTS | trials[0].settings)[name] == (DEFAULTS | first[0].settings)[name] for name in drawn)
+    same = draws(trials[0].settings) == draws(first[0].settings)
     if same and len(seeds) > 1:
         return difference_from([sides[0][seed] - sides[1][seed] for seed in seeds])
     return difference(list(sides[0].values()), list(sides[1].values()))

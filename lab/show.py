@@ -17,7 +17,7 @@ import model
 from lab.claims import compare_runs, format_difference
 from lab.data import CLASSES
 from lab.receptive_field import acting_table, known_receptive_field, layer_table
-from lab.recipe import WITH_MOMENTUM, Recipe
+from lab.recipe import WITH_MOMENTUM, Recipe, as_call
 from lab.results import Summary, folder_of, load_records, published_recipe, why_not_published
 from lab.rules import check, is_a
 from lab.rungs import find_rungs
@@ -68,25 +68,18 @@ def describe(recipe):
 def _describe(settings, network, make):
     """The same of its `as_dict` and its class; `make` builds what is printed where the source cannot be had."""
     settings = dict(settings)
-    settings["network"] = _call({"name": settings["network"], **settings.pop("arguments")})
+    settings["network"] = as_call({"name": settings["network"], **settings.pop("arguments")})
     for name in ("betas",) if settings["optimizer"] in WITH_MOMENTUM else ("momentum", "nesterov"):
         settings.pop(name)  # it has no effect
     lines = []
     for name, value in settings.items():
         parts = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
-        lines += [f"{name} = {_call(part)}" for part in parts]
+        lines += [f"{name} = {as_call(part)}" for part in parts]
     try:
         source = _without_docstring(class_text(network))
     except Untraceable:
         source = str(make())
     return f"{source}\n\n" + "\n".join(lines)
-
-
-def _call(value):
-    """Write a dictionary with a name as the call that made it."""
-    if isinstance(value, dict) and "name" in value:
-        return f"{value['name']}({', '.join(f'{key}={part}' for key, part in value.items() if key != 'name')})"
-    return value
 
 
 def _without_docstring(text):

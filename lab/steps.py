@@ -21,6 +21,7 @@ def describe_rung(rung):
         "title": rung.title,
         "notebook": str(rung.path.relative_to(rung.path.parents[2])),
         "source": rung.source,
+        "ends_tutorial": rung.ends_tutorial,
         "network": recipe.network.__name__,
         "arguments": recipe.as_dict()["arguments"],
         "parameters": recipe.parameters,

@@ -17,8 +17,8 @@ from lab.data import MNIST_SHA256, ROOT
 from lab.notebooks import Outcome
 from lab.results import RefusedRecord
 
-FIELDS = "id ladder title notebook source network arguments parameters receptive_field constraint recipe seeds "
-FIELDS += "test_accuracy target_met consistent"
+FIELDS = "id ladder title notebook source ends_tutorial network arguments parameters receptive_field constraint recipe "
+FIELDS += "seeds test_accuracy target_met consistent"
 FACTS = json.loads((ROOT / "tests" / "facts.json").read_text(encoding="utf-8"))
 WRONG = ["epochs 0", "epochs abc", "seed -1", "dataset cifar", "device tpu", "threads -1", "train_limit no", "sed 3"]
 

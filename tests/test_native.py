@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from lab import native, training
 from lab.augment import affine
+from lab.candidates import build_recipe
 from lab.data import Digits, Split, load_digits, normalise
 from lab.fitting import fit
 from lab.native.library import PACE, Compiled
 from lab.notation import Notation
 from lab.recipe import average_decay
-from lab.search import build_recipe
 from lab.training import begin, evaluate, run_epoch
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

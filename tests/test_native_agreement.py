@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from lab import augment, native
 from lab.augment import ColorJitter, RandomAffine
+from lab.candidates import build_recipe
 from lab.data import Digits, load_digits
 from lab.fitting import fit
 from lab.notation import Notation
 from lab.rungs import find_rungs
-from lab.search import build_recipe
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 LAYERS = "c4 r5 M s6p A s7 G"

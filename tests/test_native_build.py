@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from lab import native
+from lab.candidates import build_recipe
 from lab.data import Digits, load_digits
 from lab.digest import code_digest
 from lab.fitting import fit
 from lab.native import build
 from lab.native.build import CannotCompile, load_library
-from lab.search import build_recipe
 
 FAILURES = {  # what a compiler does, the last argument being the file to write
     "a stub": ("echo 'xcrun: error: no developer tools' >&2; echo 'install them' >&2; exit 1", "no developer tools$"),

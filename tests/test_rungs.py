@@ -23,7 +23,7 @@ GOOD = Summary(
     last5=0.9941,
     final=0.994,
     clean_train=0.995,
-    consistent=True,
+    held_by=2,
 )
 
 
@@ -91,14 +91,14 @@ def test_checks_of_the_recipe(found, missed):
 
 
 def test_checks_of_the_results():
-    low = replace(GOOD, mean=0.9939, consistent=False)
+    low = replace(GOOD, mean=0.9939, held_by=1)
     assert [name for name, met in rung("a07").checks(low).items() if not met] == ["mean of at least 99.4%", CONSISTENT]
 
 
 @pytest.mark.parametrize(
     ("goal", "changes", "missed"),
     [
-        (Goal(held=False), {"consistent": False}, []),
+        (Goal(held=False), {"held_by": 0}, []),
         (Goal(held=False, floor=0.9935), {"headlines": (0.9936, 0.9935, 0.9935, 0.9935, 0.993)}, []),
         (
             Goal(held=False, floor=0.9935),
@@ -113,6 +113,40 @@ def test_checks_of_the_results():
 def test_other_goals(goal, changes, missed):
     checks = goal.checks(rung("a07").recipe, replace(GOOD, **changes))
     assert [name for name, met in checks.items() if not met] == missed
+
+
+@pytest.mark.parametrize(
+    ("goal", "changes", "words"),
+    [
+        (Goal(), {}, "held by 2 of 2 seeds"),
+        (Goal(), {"held_by": 1}, "**missed**: held by 1 of 2 seeds (2 are needed)"),
+        (Goal(), {"mean": 0.99382, "held_by": 0}, "**missed** by 2 images, held by 0 of 2 seeds"),
+        (Goal(), {"mean": 0.99389, "held_by": 0}, "**missed** by 1 image, held by 0 of 2 seeds"),
+        (Goal(), {"mean": 0.99397, "held_by": 2}, "**missed** by less than one image, held by 2 of 2 seeds"),
+        (
+            Goal(parameters_below=6_000, epochs_at_most=14),
+            {},
+            "**missed**: too many parameters, too many epochs, held by 2 of 2 seeds",
+        ),
+        (Goal(held=False), {"held_by": 0}, "met"),
+        (Goal(held=False, accuracy=0.9965), {}, "**missed** by 24 images"),
+        (Goal(held=False, floor=0.9935), {}, "met, 99.35% by 2 of 2 seeds"),
+        (Goal(held=False, floor=0.9941), {}, "**missed**: 99.41% by 1 of 2 seeds (2 are needed)"),
+        (Goal(held=False, at_the_end=True), {"mean": 0.9}, "met"),
+        (Goal(), {"headlines": (0.994,), "held_by": 1}, "held by 1 of 1 seed"),
+    ],
+)
+def test_a_verdict_in_words(goal, changes, words):
+    assert goal.verdict(rung("a07").recipe, replace(GOOD, **changes)) == words
+
+
+def test_a_verdict_names_a_dense_layer():
+    found = with_recipe("b10", network=Dense, arguments={})
+    assert found.goal.verdict(found.recipe, GOOD) == "**missed**: a `Linear` layer, held by 2 of 2 seeds"
+
+
+def test_the_last_rung_with_a_source_ends_its_tutorial():
+    assert [found.id for found in find_rungs() if found.ends_tutorial] == ["a07", "b10", "c06", "d06"]
 
 
 def test_reading_order_begins_with_the_map_and_ends_with_all():

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from lab import search as module
+from lab.candidates import DEFAULTS, build_recipe
 from lab.data import ROOT, Digits, Split, load_digits
 from lab.fitting import fit, recipe_digest
-from lab.search import DEFAULTS, HELD_OUT, Trial, build_recipe, find_trials, hold_out, load_trials, search
+from lab.search import HELD_OUT, Trial, find_trials, hold_out, load_trials, search
 
 SMALL = {"layers": "c4 M c4 G", "epochs": 2, "batch_size": 100}
 OTHER = SMALL | {"layers": "c4 A c6 G", "rate": 0.05}

@@ -9,6 +9,7 @@ import pytest
 
 from lab import search
 from lab.__main__ import main
+from lab.candidates import build_recipe
 from lab.fitting import digest_or_reason
 from lab.search import Trial
 from lab.search_front import format_candidates
@@ -67,7 +68,7 @@ def test_the_command_says_what_is_there_and_ends_with_the_table(tmp_path, monkey
     published, own = tmp_path / "published", tmp_path / "own"
     first, second = trial("c4 M c4 G", 236, [9_000] * 6), trial("c4 M c4 G", 236, [9_100] * 6, seed=1)
     write(published / "t.jsonl", first)
-    write(own / "t.jsonl", replace(second, code_digest=digest_or_reason(search.build_recipe(second.settings))))
+    write(own / "t.jsonl", replace(second, code_digest=digest_or_reason(build_recipe(second.settings))))
     monkeypatch.setattr(search, "SEARCH", published)
     monkeypatch.setattr(search, "OWN", own)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(first.settings)))
