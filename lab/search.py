@@ -120,7 +120,10 @@ def trials_that_count(topic, folder=OWN):
 
 
 def _is_of_present_code(trial):
-    recipe = build_recipe(trial.settings)
+    try:
+        recipe = build_recipe(trial.settings)
+    except ValueError:
+        return False  # earlier code knew a setting that is gone
     return trial.code_digest in {digest_or_reason(replace(recipe, compiled=compiled)) for compiled in (True, False)}
 
 

@@ -176,3 +176,10 @@ def test_what_other_code_has_tried_is_tried_again(data, tmp_path, monkeypatch):
     assert again.correct == first[0].correct
     assert len(load_trials(tmp_path / "topic.jsonl")) == 2
     assert find_trials("topic", tmp_path) == [again]
+
+
+def test_what_was_tried_with_a_setting_that_is_gone_does_not_count(data, tmp_path):
+    old = Trial(SMALL | {"gone": 1}, 0, 1, [9_000], [0.1], 1.0, "")
+    (tmp_path / "topic.jsonl").write_text(json.dumps(vars(old)), encoding="utf-8")
+    assert module.trials_that_count("topic", tmp_path) == []
+    assert len([*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)]) == 1

@@ -32,6 +32,7 @@ PUBLISHED = (
     trial("p3", 300, [9_790] * 6),
     trial("p4", 400, None),
     trial("p5", 150, [9_600, 9_650]),
+    trial("p6", 900, [9_990] * 6, gone=1),  # a setting that only earlier code knew
 )
 
 
