@@ -34,13 +34,26 @@ class Difference:
 
 def difference(after, before):
     """Compare two lists of numbers, one entry per seed, with Welch's interval for unequal variances."""
-    estimate, n = statistics.fmean(after) - statistics.fmean(before), (len(after), len(before))
+    return contrast([(1, after), (-1, before)])
+
+
+def contrast(parts):
+    """A weighted sum of the means of several groups of runs, with the interval of Welch and Satterthwaite.
+
+    Args:
+        parts: (weight, list of numbers, one entry per seed) of each group.
+
+    Source: Satterthwaite 1946; of two groups with weights 1 and -1 it is Welch's interval.
+    """
+    estimate, n = sum(weight * statistics.fmean(group) for weight, group in parts), tuple(len(g) for _, g in parts)
     if min(n) < 2:
         return Difference(estimate, None, None, n)
-    if not any(map(statistics.pvariance, (after, before))):
+    variances = [weight**2 * statistics.variance(group) / len(group) for weight, group in parts]
+    if not any(variances):
         return Difference(estimate, estimate, estimate, n)
-    interval = stats.ttest_ind(after, before, equal_var=False).confidence_interval(CONFIDENCE)
-    return Difference(estimate, float(interval.low), float(interval.high), n)
+    freedom = sum(variances) ** 2 / sum(v**2 / (count - 1) for v, count in zip(variances, n, strict=True))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(sum(variances))
+    return Difference(estimate, estimate - half, estimate + half, n)
 
 
 def difference_from(values, constant=0.0):
@@ -61,16 +74,38 @@ def compare_runs(after, before, name="test accuracy"):
     Seeds pair where every random number is the same: recipes that differ in learning rate or schedule only begin with
     the same weights and see the same images in the same order, distorted and dropped out alike.
     """
-    seeds = sorted({record.seed for record in after} & {record.seed for record in before})
-    if len(seeds) > 1 and draws(after[0].recipe) == draws(before[0].recipe):
-        sides = [measure([r for r in records if r.seed in seeds], name) for records in (after, before)]
-        return difference_from([a - b for a, b in zip(*sides, strict=True)])
-    return difference(measure(after, name), measure(before, name))
+    pairs = _in_pairs(after, before, name)
+    return difference_from(pairs) if pairs else difference(measure(after, name), measure(before, name))
+
+
+def compare_changes(both, first, second, neither, name="test accuracy"):
+    """What two changes do together beyond the sum of what each does alone, in points.
+
+    Args:
+        both, first, second, neither: runs with both changes, with one of them, and with none.
+
+    `both` is paired with `first`, and `second` with `neither`, where seeds pair; the order matters for nothing else.
+    """
+    pairs = _in_pairs(both, first, name), _in_pairs(second, neither, name)
+    if all(pairs):
+        return difference(*pairs)
+    signs = (1, both), (-1, first), (-1, second), (1, neither)
+    return contrast([(sign, measure(records, name)) for sign, records in signs])
+
+
+def _in_pairs(after, before, name):
+    """Differences of two recipes, seed by seed; none where seeds do not pair."""
+    seeds = {record.seed for record in after} & {record.seed for record in before}
+    if len(seeds) < 2 or draws(after[0].recipe) != draws(before[0].recipe):
+        return []
+    sides = [measure([r for r in records if r.seed in seeds], name) for records in (after, before)]
+    return [a - b for a, b in zip(*sides, strict=True)]
 
 
 def draws(recipe):
     """What of a recipe, as a dictionary, decides random numbers: runs alike in it begin alike and see the same."""
-    return [recipe[name] for name in ("network", "arguments", "augmentation", "batch_size", "held_out", "epochs")]
+    names = ("network", "arguments", "augmentation", "batch_size", "held_out", "epochs")
+    return [*(recipe[name] for name in names), recipe.get("compiled", False)]  # which drops out in its own way
 
 
 def measure(records, name):
@@ -86,7 +121,8 @@ class Claim:
         sentence: what is claimed.
         of: name of a rung or ablation.
         relation: "above", "below", or "within" (no further than `margin` from).
-        against: another name, or a number in the unit of the measure.
+        against: another name, or a number in the unit of the measure. Three names: with `of` four runs of two changes,
+            where `of` has both, then one of them, the other, and neither; what both do beyond the sum of each alone.
         measure: a key of MEASURES.
         margin: percentage points; the difference has to be beyond it, or for "within" inside it.
 
@@ -96,7 +132,7 @@ class Claim:
     sentence: str
     of: str
     relation: str
-    against: str | float
+    against: str | float | tuple[str, str, str]
     measure: str = "test accuracy"
     margin: float = 0.0
 
@@ -104,19 +140,34 @@ class Claim:
         for value, known in ((self.measure, tuple(MEASURES)), (self.relation, RELATIONS)):
             if value not in known:
                 raise ValueError(f"Claim {self.sentence!r}: {value!r} must be one of {', '.join(known)}")
+        if isinstance(self.against, tuple) and len(self.against) != 3:
+            raise ValueError(
+                f"Claim {self.sentence!r}: against={self.against!r} must be a name, a number, or three names"
+            )
 
     def compare(self):
         """Difference in points from the published runs; None if one side has none."""
-        after = load_records(self.of)
-        if not isinstance(self.against, str):
-            return difference_from(measure(after, self.measure), self.against) if after else None
-        before = load_records(self.against)
-        return compare_runs(after, before, self.measure) if after and before else None
+        names = [self.of, *self._others]
+        runs = [load_records(name) for name in names]
+        if not all(runs):
+            return None
+        if not self._others:
+            return difference_from(measure(*runs, self.measure), self.against)
+        return (compare_runs if len(runs) == 2 else compare_changes)(*runs, self.measure)
+
+    @property
+    def _others(self):
+        """Names of what it is compared with; none for a number."""
+        if isinstance(self.against, tuple):
+            return self.against
+        return (self.against,) if isinstance(self.against, str) else ()
 
     @property
     def compared(self):
         """Both sides in words: "gap, b08 minus 0.1"; against zero only what is measured."""
         bound = "" if self.against == 0 else f" minus {self.against}"
+        if isinstance(self.against, tuple):
+            bound = " minus {}, beyond {} minus {}".format(*self.against)
         return f"{self.measure}, {self.of}{bound}"
 
     @property

@@ -4,10 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import t, ttest_1samp, ttest_rel
+from scipy.stats import t, ttest_1samp, ttest_ind, ttest_rel
 
 from lab import claims
-from lab.claims import CONFIDENCE, Claim, compare_runs, difference, difference_from, judge
+from lab.claims import (
+    CONFIDENCE,
+    Claim,
+    compare_changes,
+    compare_runs,
+    contrast,
+    difference,
+    difference_from,
+    judge,
+)
 from lab.results import RunRecord
 
 
@@ -52,6 +61,32 @@ def test_one_seed_gives_no_interval(pair):
 def test_equal_seeds_have_an_interval_of_no_width():
     found = difference([0.99, 0.99], [0.98, 0.98])
     assert (found.estimate, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01))
+
+
+def test_the_interval_of_two_groups_is_scipys():
+    after, before = [99.41, 99.45, 99.38, 99.5], [99.3, 99.1, 99.35]
+    expected = ttest_ind(after, before, equal_var=False).confidence_interval(CONFIDENCE)
+    found = difference(after, before)
+    np.testing.assert_allclose([found.low, found.high], expected, atol=1e-9)
+
+
+def test_a_contrast_of_equal_spreads_has_the_degrees_of_freedom_of_all():
+    """Four groups of equal size and variance: Satterthwaite's degrees of freedom are those of the pooled variance."""
+    groups = [[mean + off for off in (-0.1, 0.0, 0.1)] for mean in (99.6, 99.3, 99.2, 99.1)]
+    found = contrast(list(zip((1, -1, -1, 1), groups, strict=True)))
+    half = t.ppf((1 + CONFIDENCE) / 2, 4 * 2) * 0.1 * math.sqrt(4 / 3)
+    np.testing.assert_allclose([found.estimate, found.low, found.high], [0.2, 0.2 - half, 0.2 + half], atol=1e-9)
+    assert found.n == (3,) * 4
+
+
+def test_a_contrast_covers_the_truth_as_often_as_it_says():
+    generator, trials, sizes, spreads = np.random.default_rng(1), 400, (10, 5, 5, 3), (1, 3, 0.5, 2)
+    covered = 0
+    for _ in range(trials):
+        groups = [generator.normal(2, spread, size) for size, spread in zip(sizes, spreads, strict=True)]
+        found = contrast(list(zip((1, -1, -1, 1), groups, strict=True)))
+        covered += found.low <= 0 <= found.high
+    assert abs(covered / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
 
 
 def test_interval_of_one_group_is_students():
@@ -131,6 +166,44 @@ def test_seeds_pair_where_all_random_numbers_are_the_same():
     assert compare_runs(after[1:], before[:3]).n == (2,)  # seeds 1 and 2 are on both sides
     other = compare_runs(runs(98.1, 98.62, 99.1, 99.31, network="B"), before)
     assert (other.n, other.low < 0 < other.high) == ((4, 4), True)
+
+
+def test_two_changes_are_compared_with_each_alone():
+    sides = [
+        runs(*percents, network=name)
+        for name, percents in zip("BCDA", ((99.5, 99.56), (99.3, 99.31), (99.2, 99.24), (99.1, 99.12)), strict=True)
+    ]
+    found = compare_changes(*sides)
+    assert (found.estimate, found.n) == (pytest.approx(99.53 - 99.305 - 99.22 + 99.11), (2, 2, 2, 2))
+    other = {"schedule": {"name": "StepLR"}}
+    paired = (
+        runs(99.5, 99.56),
+        runs(99.3, 99.31, **other),
+        runs(99.2, 99.24, network="B"),
+        runs(99.1, 99.12, network="B", **other),
+    )
+    found = compare_changes(*paired)
+    expected = ttest_ind([0.2, 0.25], [0.1, 0.12], equal_var=False).confidence_interval(CONFIDENCE)
+    np.testing.assert_allclose([found.low, found.high], expected, atol=1e-9)
+    assert found.n == (2, 2)
+
+
+def test_a_claim_of_two_changes(published):
+    four = {"both": 99.6, "one": 99.3, "other": 99.2, "neither": 99.1}
+    published |= {name: runs(mean - 0.01, mean, mean + 0.01, network=name) for name, mean in four.items()}
+    claim = Claim("They act together.", "both", "above", ("one", "other", "neither"))
+    assert (claim.verdict, claim.compared) == ("shown", "test accuracy, both minus one, beyond other minus neither")
+    assert claim.compare().estimate == pytest.approx(0.2)
+    assert Claim("They act together.", "both", "above", ("one", "other", "nowhere")).verdict == "not shown"
+    with pytest.raises(ValueError, match="three names"):
+        Claim("They act together.", "both", "above", ("one", "other"))
+
+
+def test_runs_of_two_trainers_do_not_pair():
+    compiled = runs(98.0, 98.5)
+    for record in compiled:
+        record.recipe["compiled"] = True
+    assert compare_runs(compiled, runs(98.0, 98.5)).n == (2, 2)
 
 
 def test_claims_are_numbered_and_judged(published):
