@@ -1,5 +1,7 @@
 """The search on a page: what was tried, what a screen found, and what each part of a winner is worth."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -51,8 +53,8 @@ def search_table(folder=SEARCH):
 
 def screen_table(topic, measure="last five, %", folder=OWN):
     """What each setting of a screen does against the first trial, the others being equal, with 95 % intervals."""
-    trials = trials_of(topic, folder)
-    table = effects(trials, MEASURES[measure], complete(trials[0].settings))
+    trials = [replace(trial, settings=complete(trial.settings)) for trial in trials_of(topic, folder)]
+    table = effects(trials, MEASURES[measure], trials[0].settings)
     return table.rename(columns={"effect": f"{label(measure, trials)}: effect"}).round(3)
 
 

@@ -101,3 +101,16 @@ def test_the_screens_that_were_made_can_be_read(topic):
     table = search_page.screen_table(topic)
     assert (table["low"] <= table["high"]).all()
     assert table["n"].min() >= 8
+
+
+def test_a_schedule_with_its_defaults_is_the_same_as_without(tmp_path):
+    """Rungs write schedules down whole, candidates as far as they say something."""
+    whole = {"name": "OneCycleLR", "max_learning_rate": 0.015, "warmup": 0.3}
+    settings = [
+        {"rung": "a07", "schedule": schedule, **larger}
+        for schedule in ({"name": "OneCycleLR", "max_learning_rate": 0.015}, whole)
+        for larger in ({}, {"batch_size": 64})
+    ]
+    trials = [Trial(chosen, 0, 100, [9_800] * 5, [0.1] * 5, 1.0, "d") for chosen in settings]
+    (tmp_path / "u.jsonl").write_text("\n".join(json.dumps(vars(trial)) for trial in trials), encoding="utf-8")
+    assert search_page.screen_table("u", folder=tmp_path).index.tolist() == ["batch_size = 64"]
