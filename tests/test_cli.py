@@ -52,10 +52,9 @@ def test_steps_are_an_interface(capsys):
     steps = json.loads(capsys.readouterr().out)
     assert all(list(step) == FIELDS.split() for step in steps)
     assert all((ROOT / step["notebook"]).is_file() for step in steps)
-    ladders = {letter: [step["id"] for step in steps if step["ladder"] == letter] for letter in "abcd"}
-    assert ladders["a"] == [f"a{number:02}" for number in range(8)]
-    for letter, count in {"b": 10, "c": 6, "d": 6}.items():
-        assert ladders[letter] == [f"{letter}{number:02}" for number in range(1, count + 1)]
+    for letter, first in {"a": 0, "b": 1, "c": 1, "d": 1}.items():
+        rungs = [step["id"] for step in steps if step["ladder"] == letter]
+        assert rungs == [f"{letter}{number:02}" for number in range(first, first + len(rungs))]
 
 
 def test_steps_cover_every_step_of_the_originals_exactly(capsys):
