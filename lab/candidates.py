@@ -157,5 +157,17 @@ def _words(name, value, other):
             f"{key} {part}" for key, part in value.items() if key not in (other or {}) or other[key] != part
         )
     if name == "augmentation":
-        return " and ".join(map(as_call, value)) or "no distortions"
-    return f"{name} {as_call(value)}"
+        return ", ".join(as_call(_briefly(one, augment)) for one in value) or "no distortions"
+    return f"{name} {as_call(_briefly(value, recipes))}"
+
+
+def _briefly(written, module):
+    """A schedule or transform of a module without what is as usual, numbers to three digits; any other value as it is."""
+    if not isinstance(written, dict):
+        return written
+    usual = {item.name: item.default for item in fields(getattr(module, written["name"]))}
+    return {
+        name: float(f"{value:.3g}") if isinstance(value, float) else value
+        for name, value in written.items()
+        if name == "name" or _tuple(value) != usual[name]
+    }

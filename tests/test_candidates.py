@@ -63,11 +63,14 @@ def test_what_cannot_be_tried_is_refused_by_name(settings, reason):
 def test_changes_are_told_in_words_in_both_directions():
     base = {"rung": "a07", "average": 0.998, "schedule": CYCLE}
     other = {"rung": "a07", "arguments": {"dropout": 0.0}, "augmentation": [AFFINE]}
-    cycle = "schedule OneCycleLR(max_learning_rate=0.015, warmup=0.3)"
-    affine = "RandomAffine(degrees=10, translate=0.0, scale=[0.9, 1.1], shear=0.0, fill=0.0, interpolation=nearest)"
+    cycle, affine = "schedule OneCycleLR(max_learning_rate=0.015)", "RandomAffine(degrees=10, scale=[0.9, 1.1])"
     assert changes(other, base) == f"dropout 0.0, {cycle}, {affine}, average 0"
     assert changes(base, base | {"schedule": CYCLE | {"warmup": 0.3}}) == ""
     assert changes({"rung": "a07", "augmentation": []}, {"rung": "a07"}) == "no distortions"
+    slanted = AFFINE | {"translate": 1 / 28, "shear": 2}
+    assert changes({"rung": "a07", "augmentation": [slanted]}, {"rung": "a07", "augmentation": [AFFINE]}) == (
+        "RandomAffine(degrees=10, translate=0.0357, scale=[0.9, 1.1], shear=2)"
+    )
     assert changes({"layers": "c4 G"}, {"layers": "c4 G", "rate": 0.2}) == "rate 0.1"
     assert name_in_words({"rung": "a07", "batch_size": 64}) == "a07: batch_size 64"
     assert name_in_words({"layers": "c4 G"}) == "c4 G"
