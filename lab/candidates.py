@@ -162,7 +162,7 @@ def _words(name, value, other):
 
 
 def _briefly(written, module):
-    """A schedule or transform of a module without what is as usual, numbers to three digits; any other value as it is."""
+    """A schedule or transform without what is as usual, numbers to three digits; any other value as it is."""
     if not isinstance(written, dict):
         return written
     usual = {item.name: item.default for item in fields(getattr(module, written["name"]))}
