@@ -8,6 +8,7 @@ import copy
 import json
 import os
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -124,8 +125,9 @@ def number(result, name):
     summary = rung.summary_of(result)
     if name == "change":
         return format_change(records, load_records(rung.id if is_ablation else rung.previous.id), rung.measure)
-    last = records[0].epochs[-1]
+    last, accuracies = records[0].epochs[-1], zip(*(record.test_accuracies for record in records), strict=True)
     return {
+        **{f"epoch{epoch}": percent(statistics.fmean(values)) for epoch, values in enumerate(accuracies, start=1)},
         "mean": percent(summary.mean),
         "std": "–" if summary.std is None else f"{100 * summary.std:.2f}",
         "worst": percent(summary.worst),
@@ -134,6 +136,7 @@ def number(result, name):
         "clean": percent(summary.clean_train),
         "gap": f"{100 * (summary.clean_train - summary.final):+.2f}",
         "n": str(summary.n),
+        "held": f"{summary.held_by} of {summary.n}",
         "first": percent(records[0].test_accuracies[0]),
         "running": percent(last["train_correct"] / last["train_total"]),
     }[name]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from lab.claims import CONFIDENCE, judge
@@ -18,7 +19,7 @@ from lab.ladders import LADDERS
 from lab.notebooks import CANONICAL_KEYS
 from lab.progress import HEADER, format_epoch
 from lab.receptive_field import layer_table, trace_layers
-from lab.render import BLOCK, NUMBER, project, render_text, rendered_files, setup_cell
+from lab.render import BLOCK, NUMBER, number, project, render_text, rendered_files, setup_cell
 from lab.results import LAST, STEADY_SHARE, TARGET, Summary, load_records
 from lab.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.show import compare, ladder_table, show_change
@@ -164,12 +165,21 @@ def test_generated_parts_are_current(tmp_path, monkeypatch):
         ("<!-- begin ladders -->\n<!-- end ladder -->", "<!-- begin  and <!-- end  do not pair"),
         ("<!--= a07 mean -->99.39 %", "<!--=  and <!--/--> do not pair"),
         ("<!--= a07 meen -->99.39 %<!--/-->", "nothing is called 'meen'"),
+        ("<!--= a07 epoch16 -->99.39 %<!--/-->", "nothing is called 'epoch16'"),
         ("<!-- begin ladder -->\n<!-- end ladder -->", "nothing is called 'ladder'"),
     ],
 )
 def test_damaged_marks_are_named(text, message):
     with pytest.raises(ValueError, match=f"README.md: {message}"):
         render_text(text, None)
+
+
+def test_numbers_in_sentences_are_those_of_the_records():
+    records = load_records("a07")
+    means = 100 * np.mean([record.test_accuracies for record in records], axis=0)
+    steady = sum(min(record.test_accuracies[-5:]) >= 0.994 for record in records)
+    shown = {"epoch5": f"{means[4]:.2f} %", "epoch15": f"{means[-1]:.2f} %", "held": f"{steady} of {len(records)}"}
+    assert {name: number("a07", name) for name in shown} == shown
 
 
 # ------------------------------------------------------------------------------------------- links
