@@ -223,7 +223,7 @@ class PooledHead(nn.Sequential):
 class TwoLayerHead(nn.Sequential):
     """A hidden 1x1 layer between the pooled features and the classes; a bare transition.
 
-    Source: steps 000-6 and 003-7. Rung a07.
+    Source: steps 000-6 and 003-7. Rungs a07 to a09.
     """
 
     def __init__(self, dropout=0.03):
@@ -370,7 +370,7 @@ class SixConvolutions(nn.Sequential):
 
     Source: steps 002-1 (the default widths) and 002-2 to 002-5 (widths 8, 12, 12, 12, 12, 24; from 002-3 on
     dropout 0.05), derived from published counts and receptive fields; the original networks are not public.
-    Rungs c01 to c05.
+    Rungs c01 to c05; the smaller field of c08.
     """
 
     def __init__(self, widths=(8, 12, 16, 16, 12, 24), dropout=0.0):
@@ -393,7 +393,7 @@ class SixConvolutions(nn.Sequential):
 class SevenConvolutions(nn.Sequential):
     """One more convolution at almost the same size, by padding the first two: receptive field 32.
 
-    Source: step 002-6, derived as above. Rung c06.
+    Source: step 002-6, derived as above. Rungs c06 to c08.
     """
 
     def __init__(self, dropout=0.05):
@@ -466,7 +466,7 @@ class NormedDeepPooled(nn.Sequential):
 class OneByOne(nn.Sequential):
     """A 1x1 transition before the first pooling and a 1x1 head after the last: below 8,000.
 
-    Source: step 004 codes 4, 5 and 6. Rungs d04, d05 and d06.
+    Source: step 004 codes 4, 5 and 6. Rungs d04 to d08.
     """
 
     def __init__(self, dropout=0.05):
