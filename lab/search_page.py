@@ -103,8 +103,8 @@ def _compare(trials, first, value):
 
 def plot_search(topics, measure="last five, %", folder=OWN):
     """Draw every run of some topics by its parameters and what it reached."""
-    figure, axis = plt.subplots(figsize=(9, 4.4))
     found = {topic: trials_of(topic, folder) for topic in topics}
+    figure, axis = plt.subplots(figsize=(9, 4.4))
     for position, (topic, trials) in enumerate(found.items()):
         axis.scatter(
             [trial.parameters for trial in trials],

