@@ -342,7 +342,7 @@ class ExtraCapacity(nn.Sequential):
 class EarlyPooling(nn.Sequential):
     """Pool at receptive field 5, a little dropout in every unit, and classes decided after pooling.
 
-    Source: steps 001-8, 001-9 and 001-10. Rungs b08, b09 and b10.
+    Source: steps 001-8, 001-9 and 001-10. Rungs b08 to b12.
     """
 
     def __init__(self, dropout=0.1):
