@@ -32,8 +32,6 @@ from functools import partial
 import torch
 from torch import nn
 
-from lab.rules import check, number
-
 # ------------------------------------------------------------------------------------ building blocks
 
 
@@ -69,7 +67,8 @@ class ConvUnit(nn.Sequential):
     """
 
     def __init__(self, in_channels, out_channels, kernel_size=3, *, after, padding=0, bias=False, dropout=0.0):
-        check("ConvUnit:", {"dropout": dropout}, {"dropout": number(0, below=1)})
+        if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+            raise ValueError(f"ConvUnit: dropout={dropout!r} must be a number at least 0 and below 1")
         followers = {
             "relu": nn.ReLU,
             "norm": partial(nn.BatchNorm2d, out_channels),

@@ -7,8 +7,8 @@ import os
 import sys
 import warnings
 
-from lab.data import SOURCES
-from lab.rungs import find_notebooks, find_rungs
+from lab.ladders.rungs import find_notebooks, find_rungs
+from lab.training.data import SOURCES
 
 
 def main(arguments=None):
@@ -99,13 +99,13 @@ def at_least(least):
 
 
 def run_command(options):
-    from lab.run import run
+    from lab.batch.command import run
 
     return run(options)
 
 
 def steps_command(options):
-    from lab.steps import describe_rungs
+    from lab.ladders.steps import describe_rungs
 
     rungs = describe_rungs()
     if options.json:
@@ -117,16 +117,16 @@ def steps_command(options):
 
 
 def plan_command(options):
-    from lab.batch import plan
+    from lab.ladders.plan import plan
 
     print(json.dumps(plan(find_rungs(options.rungs), options.seeds, options.seeds_of_large), indent=1))
 
 
 def results_command(options):
-    from lab.fitting import recipe_digest
-    from lab.results import RefusedRecord, merge_records
-    from lab.schema import DamagedFile
-    from lab.source import Untraceable
+    from lab.run.code import recipe_digest
+    from lab.run.results import RefusedRecord, merge_records
+    from lab.run.schema import DamagedFile
+    from lab.run.source import Untraceable
 
     refused = 0
     for rung in find_rungs(options.rungs):
@@ -144,15 +144,15 @@ def results_command(options):
 
 
 def index_command(options):
-    from lab.index import write_index
+    from lab.batch.index import write_index
 
     print(write_index(options.run_dir))
 
 
 def weights_command(options):
-    from lab.data import load_digits
-    from lab.fitting import fit
-    from lab.weights import SEED, save_weights
+    from lab.ladders.weights import SEED, save_weights
+    from lab.run.fit import fit
+    from lab.training.data import load_digits
 
     digits = load_digits("mnist")
     for rung in find_rungs(options.rungs):  # a run that has finished is only read back
@@ -161,7 +161,7 @@ def weights_command(options):
 
 
 def carry_command(options):
-    from lab.carry import carry
+    from lab.ladders.carry import carry
 
     names = [name for rung in find_rungs(options.rungs) for name in rung.recipes]
     differences = 0
@@ -172,8 +172,8 @@ def carry_command(options):
 
 
 def render_command(options):
-    from lab.render import render_all
-    from lab.results import load_records
+    from lab.pages.render import render_all
+    from lab.run.results import load_records
 
     for path in render_all():
         print(f"rewritten: {path}")
@@ -183,7 +183,7 @@ def render_command(options):
 
 
 def publish_command(options):
-    from lab.notebooks import publish
+    from lab.batch.executions import publish
 
     for notebook in find_notebooks(options.rungs):
         publish(notebook)
@@ -191,8 +191,8 @@ def publish_command(options):
 
 
 def search_command(options):
-    from lab.search import OWN, SEARCH, find_trials, name_of, read_json_lines, search, trials_that_count
-    from lab.search_front import format_candidates
+    from lab.search.front import format_candidates
+    from lab.search.trials import OWN, SEARCH, find_trials, name_of, read_json_lines, search, trials_that_count
 
     folder = SEARCH if options.publish else OWN
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
@@ -207,14 +207,16 @@ def search_command(options):
 
 
 def _describe(trial):
+    from lab.ladders.measures import percent
+
     loss = f", {trial.loss[-1]:.4f} nats" if trial.loss else ""
-    outcome = f"{100 * trial.last5:.2f} %{loss}" if trial.correct else "diverged"
+    outcome = f"{percent(trial.last5)}{loss}" if trial.correct else "diverged"
     return f"{outcome}  {trial.parameters:,}  {trial.seconds:.0f} s  seed {trial.seed}  {trial.name}"
 
 
 def screen_command(options):
-    from lab.schema import parse_json
-    from lab.screening import screen
+    from lab.run.schema import parse_json
+    from lab.search.screening import screen
 
     for candidate in screen(parse_json(sys.stdin.read(), "candidate")):
         print(json.dumps(candidate))

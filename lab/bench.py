@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import model
-from lab.augment import ColorJitter, RandomAffine, RandomRotation
-from lab.data import MEAN, STD, load_digits
-from lab.fitting import keep_freed_memory
-from lab.recipe import Recipe
-from lab.training import begin, train_epoch
+from lab.run.machine import keep_freed_memory
+from lab.training.augment import ColorJitter, RandomAffine, RandomRotation
+from lab.training.data import MEAN, STD, load_digits
+from lab.training.loop import begin, train_epoch
+from lab.training.recipe import Recipe
 
 ROUNDS = 3
 WARM_UP_BATCHES, SECONDS = 10, 8.0

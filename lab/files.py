@@ -1,4 +1,4 @@
-"""Writing files so that an interruption or a full disk never leaves half of one."""
+"""The project's folder, and writing files so that an interruption or a full disk never leaves half of one."""
 
 import contextlib
 import errno
@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 STALE_SECONDS = 3600  # a temporary file that old was left behind by a process that was killed

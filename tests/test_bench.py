@@ -16,7 +16,7 @@ def test_every_contestant_trains_and_reports_a_rate(contestant, monkeypatch):
 
 
 def bench_digits():
-    from lab.data import load_digits
+    from lab.training.data import load_digits
 
     return load_digits("sample", train_limit=1024)
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import notebooks
 from lab.__main__ import main
-from lab.data import MNIST_SHA256, ROOT
-from lab.notebooks import Outcome
-from lab.results import RefusedRecord
+from lab.batch import executions as notebooks
+from lab.batch.executions import Outcome
+from lab.files import ROOT
+from lab.run.results import RefusedRecord
+from lab.training.data import MNIST_SHA256
 
 FIELDS = "id ladder title notebook source ends_tutorial network arguments parameters receptive_field constraint recipe "
 FIELDS += "seeds test_accuracy target_met consistent"
@@ -132,7 +133,7 @@ def test_a_record_that_is_refused_keeps_no_other_from_being_merged(monkeypatch, 
             raise RefusedRecord("a05/seed9.json cannot be published: it has not finished")
         return [], {3: "the code has changed"}
 
-    monkeypatch.setattr("lab.results.merge_records", merge)
+    monkeypatch.setattr("lab.run.results.merge_records", merge)
     assert main(["results", "a04", "a05", "a06"]) == 1
     shown = capsys.readouterr().out.splitlines()
     assert shown[2] == "a05  as it was: a05/seed9.json cannot be published: it has not finished"
@@ -144,14 +145,14 @@ def test_a_record_that_is_refused_keeps_no_other_from_being_merged(monkeypatch, 
 
 
 def test_a_probe_that_fails_ends_in_words(monkeypatch):
-    monkeypatch.setattr("lab.carry.carry", lambda *_: (_ for _ in ()).throw(RuntimeError("a07 failed in /old")))
+    monkeypatch.setattr("lab.ladders.carry.carry", lambda *_: (_ for _ in ()).throw(RuntimeError("a07 failed in /old")))
     with pytest.raises(SystemExit, match="error: a07 failed in /old"):
         main(["carry", "HEAD", "a07"])
 
 
 def test_rungs_without_results_are_named(monkeypatch, capsys):
-    monkeypatch.setattr("lab.render.render_all", list)
-    monkeypatch.setattr("lab.results.load_records", lambda name: [] if name == "a05" else [1])
+    monkeypatch.setattr("lab.pages.render.render_all", list)
+    monkeypatch.setattr("lab.run.results.load_records", lambda name: [] if name == "a05" else [1])
     main(["render"])
     assert capsys.readouterr().out == "no results yet, so no figures either: a05\n"
 

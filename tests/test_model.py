@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import model
-from lab.receptive_field import layer_table, receptive_field, trace_layers, trace_units
+from lab.tracing.receptive_field import layer_table, receptive_field, trace_layers, trace_units
 
 FACTS = json.loads((Path(__file__).parent / "facts.json").read_text())
 NETWORKS = [

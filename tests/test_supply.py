@@ -8,7 +8,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from lab.data import ROOT
+from lab.files import ROOT
 
 OURS = {"lab", "model", "utils", "tests"}
 READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").glob("*.py")]

@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
-from lab.data import ROOT
-from lab.files import write_atomically
-from lab.parameters import check_values
-from lab.schema import read_json
+from lab.files import ROOT, write_atomically
+from lab.run.parameters import check_values
+from lab.run.schema import read_json
 
 COMPILER = "native/build.py"  # what a compiler complains of comes as its locale has it
 FILES = sorted(path for path in (ROOT / "lab").rglob("*.py") if not path.as_posix().endswith(COMPILER))

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lab.data import Split
 from lab.native.describe import dropped_of, layers_of
 from lab.native.library import LANES, PACE, Compiled, draw
-from lab.training import begin, prepare
+from lab.training.data import Split
+from lab.training.loop import begin, prepare
 
 IMAGES = 96  # that are looked at, at most
 LOSS = 1e-4  # tolerance as a share of it: rounding makes 1e-7, but a pixel may be read from beside its place

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,8 +11,38 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# read once, so that what is compiled is what lab.digest finds here, whatever happens to the files meanwhile
-SOURCES = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in (".h", ".cpp")}
+COMMENT_OR_TEXT = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\''
+OPERATOR = r"<<=|>>=|->\*?|\.\.\.|::|\+\+|--|<<|>>|[<>=!+*/%&|^-]=|&&|\|\||##?"
+TOKEN = re.compile(rf"{COMMENT_OR_TEXT}|\w[\w.]*|{OPERATOR}|\\?\n|[^\w\s]", re.DOTALL)
+
+
+class Source(str):
+    """The text of a file of C++; for a digest it is its tokens alone, without comments and layout."""
+
+    def tokens(self):
+        """Tokens, a directive of the preprocessor on a line of its own."""
+        found, in_directive, starts = [], False, True
+        for token in TOKEN.findall(self):
+            if token.startswith(("//", "/*")) or token == "\\\n":
+                continue
+            if token == "\n":
+                found += ["\n"] if in_directive else []
+                in_directive, starts = False, True
+                continue
+            if starts and token == "#":
+                in_directive = True
+                found.append("\n")
+            starts = False
+            found.append(token)
+        return " ".join(found)
+
+
+# read once, so that what is compiled is what lab.run.digest finds here, whatever happens to the files meanwhile
+SOURCES = {
+    path.name: Source(path.read_text(encoding="utf-8"))
+    for path in sorted(FOLDER.iterdir())
+    if path.suffix in (".h", ".cpp")
+}
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
 FUNCTIONS = {
     "create": ctypes.c_void_p,
@@ -50,7 +81,7 @@ def _build(*command):
     try:
         with tempfile.TemporaryDirectory() as folder:
             for path, content in SOURCES.items():
-                Path(folder, path).write_bytes(content)
+                Path(folder, path).write_text(content, encoding="utf-8")
             target = Path(folder, "trainer.so")
             arguments = [*command, *FLAGS, Path(folder, "trainer.cpp"), "-o", target]
             done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from lab.data import CLASSES
+from lab.training.data import CLASSES
 from model import Dropout
 
 SIDE = 28

@@ -5,11 +5,12 @@ import ctypes
 import numpy as np
 import torch
 
-from lab.augment import RandomAffine, RandomRotation, distort
-from lab.data import MEAN, STD
 from lab.native.build import load_library
 from lab.native.describe import SIDE, describe, dropped_of, norms
-from lab.recipe import PER_BATCH, average_decay
+from lab.training.augment import RandomAffine, RandomRotation, distort
+from lab.training.averaging import average_decay
+from lab.training.data import MEAN, STD
+from lab.training.schedules import step_after_batch
 
 LANES = 16  # images that one vector holds, see kernels.h
 PACE = np.dtype([("rate", "f4"), ("momentum", "f4"), ("take", "f4"), ("key", "u8")], align=True)  # see trainer.cpp
@@ -132,7 +133,7 @@ def draw(trainee, recipe, split, order):
         with trainee.augmentation:
             if transform is None:
                 drawn.append(distort(split.images[batch], recipe.augmentation))
-            elif type(transform) is RandomRotation:  # counter-clockwise, see lab.augment.rotate
+            elif type(transform) is RandomRotation:  # counter-clockwise, see lab.training.augment.rotate
                 degrees = torch.empty(len(batch), 1).uniform_(-transform.degrees, transform.degrees)
                 drawn.append(torch.cat([-degrees, torch.tensor([0.0, 0, 1, 0]).expand(len(batch), -1)], dim=1))
             else:
@@ -153,8 +154,7 @@ def set_paces(trainee, recipe, batches):
         pace["rate"], pace["momentum"] = group["lr"], group["momentum"]
         pace["take"] = 1 - average_decay(recipe.average, count) if recipe.average and count else 1
         trainee.optimizer.step()  # without gradients it does nothing, but the schedule wants to see it
-        if isinstance(recipe.schedule, PER_BATCH):
-            trainee.schedule.step()
+        step_after_batch(recipe, trainee.schedule)
     if any(map(dropped_of, trainee.network.modules())):
         paces["key"] = torch.randint(2**63 - 1, (batches,)).numpy()
     return paces

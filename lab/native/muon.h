@@ -1,4 +1,4 @@
-// Orthogonal steps for matrices: see lab/muon.py.
+// Orthogonal steps for matrices: see lab/training/muon.py.
 #pragma once
 #include <algorithm>
 #include <cmath>

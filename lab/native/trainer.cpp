@@ -1,4 +1,4 @@
-// Training of small networks, for a search over many of them. Python's side is __init__.py.
+// Training and measuring of small networks. Python's side is library.py.
 #include <numeric>
 #include <set>
 
@@ -7,7 +7,7 @@
 
 namespace {
 
-struct Distortion {  // of one image, as lab.augment draws it: angles in degrees, shifts in pixels
+struct Distortion {  // of one image, as lab.training.augment draws it: angles in degrees, shifts in pixels
     float degrees, right, down, scale, shear;
 };
 

@@ -1,0 +1,1 @@
+"""Many notebooks at once: executed, told of, indexed, published."""

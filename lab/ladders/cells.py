@@ -1,0 +1,28 @@
+"""What a cell may use of `utils` when it is run by itself, to learn the recipe, the ablations or the claims of a rung.
+
+Such a cell describes; it trains, measures and draws nothing. So it gets the few names that it takes to describe, and
+what stands above this room need not be there.
+"""
+
+from dataclasses import is_dataclass
+from types import ModuleType
+
+from lab.ladders.claims import Claim
+from lab.training import augment
+from lab.training.recipe import Recipe
+from lab.training.schedules import Schedule
+
+SCHEDULES = {kind.__name__: kind for kind in Schedule.__subclasses__()}
+TRANSFORMS = {name: kind for name, kind in vars(augment).items() if is_dataclass(kind)}
+
+
+class Names(ModuleType):
+    """Stands for `utils`; whatever else is asked of it is refused with a list of what it has."""
+
+    def __getattr__(self, name):
+        known = ", ".join(sorted(name for name in vars(self) if not name.startswith("_")))
+        raise AttributeError(f"a cell that is run by itself may use of utils {known}, and not {name}")
+
+
+NAMES = Names("utils")
+vars(NAMES).update({"Recipe": Recipe, "Claim": Claim} | SCHEDULES | TRANSFORMS)

@@ -1,0 +1,123 @@
+"""The ladders, and what they ask of their rungs."""
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from torch import nn
+
+from lab.ladders.measures import STEADY_SHARE, limit
+from lab.run.record import TARGET, TEST_IMAGES
+
+MOST_SEEDS = f"by at least {limit(STEADY_SHARE)} of seeds"
+CONSISTENT = f"held {MOST_SEEDS}"
+NO_LINEAR = "no `Linear` layer"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Limits of a recipe, and the test accuracy that its runs have to reach on average; accuracies are exact."""
+
+    parameters_below: int = 8_000
+    epochs_at_most: int = 15
+    linear_layers: bool = True  # whether fully connected layers are allowed
+    accuracy: Fraction = TARGET
+    at_the_end: bool = False  # the accuracy of the last epoch counts, not the mean of the last five
+    steady: bool = True  # most seeds have to hold the accuracy in each of the last five epochs
+    floor: Fraction | None = None  # what most seeds have to reach as their mean of the last five epochs
+
+    def __str__(self):
+        epochs = "after the last epoch" if self.at_the_end else "over the last five epochs"
+        parts = (
+            f"fewer than {self.parameters_below:,} parameters",
+            f"at most {self.epochs_at_most} epochs",
+            None if self.linear_layers else "no fully connected layer",
+            f"at least {limit(self.accuracy)} {'held' if self.steady else 'on average'} {epochs}",
+            f"{limit(self.floor)} {MOST_SEEDS}" if self.floor else None,
+        )
+        return ", ".join(part for part in parts if part)
+
+    def checks(self, recipe, summary):
+        """Every part of the goal and whether it is met; `summary` is that of the published runs."""
+        dense = any(isinstance(layer, nn.Linear) for layer in recipe.specimen().modules())
+        found = {
+            "parameters": recipe.parameters < self.parameters_below,
+            "epochs": recipe.epochs <= self.epochs_at_most,
+        }
+        if not self.linear_layers:
+            found[NO_LINEAR] = not dense
+        found[f"mean of at least {limit(self.accuracy)}"] = self._mean(summary) >= self.accuracy
+        if self.steady:
+            found[CONSISTENT] = summary.consistent
+        if self.floor:
+            found[f"{limit(self.floor)} {MOST_SEEDS}"] = self._reaching(summary) >= STEADY_SHARE * summary.n
+        return found
+
+    def verdict(self, recipe, summary):
+        """Whether runs meet the goal, in a few words: "held by 10 of 10 seeds", or what they miss it by."""
+        checks = self.checks(recipe, summary)
+        parts = [f"too many {limit}" for limit in ("parameters", "epochs") if not checks[limit]]
+        parts += [] if checks.get(NO_LINEAR, True) else ["a `Linear` layer"]
+        short = self.accuracy - self._mean(summary)
+        parts += [f"by {_images(short)}"] if short > 0 else []
+        if self.steady:
+            parts.append(f"held by {_of_seeds(summary.steady, summary.n)}")
+        if self.floor:
+            parts.append(f"{limit(self.floor)} by {_of_seeds(self._reaching(summary), summary.n)}")
+        words = ", ".join(parts)
+        if all(checks.values()):
+            return words if self.steady else ", ".join(["met", *parts])
+        return f"**missed** {words}" if words.startswith("by") else f"**missed**: {words}"
+
+    def _mean(self, summary):
+        return summary.final if self.at_the_end else summary.mean
+
+    def _reaching(self, summary):
+        """How many seeds reach the floor."""
+        return sum(accuracy >= self.floor for accuracy in summary.headlines)
+
+
+def _of_seeds(count, n):
+    needed = math.ceil(STEADY_SHARE * n)
+    return f"{count} of {n} seed{'s' if n > 1 else ''}" + (f" ({needed} are needed)" if 0 < count < needed else "")
+
+
+def _images(share):
+    """A share of the test set as a number of its images."""
+    count = round(TEST_IMAGES * share)
+    return "less than one image" if count < 1 else f"{count:,} image{'s' if count > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A road of rungs and what its last rung has to reach; some rungs have goals of their own."""
+
+    letter: str
+    title: str
+    goal: Goal
+    own_goals: dict[str, Goal] = field(default_factory=dict)  # by rung
+    is_road: bool = True  # every rung changes the one before; else each answers a question of its own
+
+    def goal_of(self, rung_id):
+        return self.own_goals.get(rung_id, self.goal)
+
+
+LADDERS = {
+    ladder.letter: ladder
+    for ladder in (
+        Ladder("a", "Below eight thousand", Goal()),
+        Ladder("b", "No dense layer", Goal(parameters_below=20_000, epochs_at_most=19, linear_layers=False)),
+        Ladder("c", "The receptive field", Goal(), {"c01": Goal(parameters_below=10_000)}),
+        Ladder("d", "One by one", Goal()),
+        Ladder(
+            "e",
+            "The frontier",
+            Goal(accuracy=Fraction("0.9965"), steady=False),
+            is_road=False,
+            own_goals={
+                "e02": Goal(parameters_below=2_500, steady=False, floor=Fraction("0.9935")),
+                "e03": Goal(epochs_at_most=2, at_the_end=True, steady=False),
+            },
+        ),
+    )
+}

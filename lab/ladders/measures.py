@@ -1,0 +1,141 @@
+"""What is measured of runs, how it is read from a record, and how numbers are written, once for the whole project.
+
+Accuracies are exact fractions of whole counts until they are written; a tie is rounded away from zero.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+
+from lab.run.record import LAST, TARGET
+
+STEADY_SHARE = Fraction("0.8")  # of the seeds must hold the target in each of the last epochs to call a rung consistent
+
+
+def rounded(value, places=2):
+    """A number as text with so many decimal places; a float stands for the simple fraction that it comes from."""
+    exact = Fraction(value).limit_denominator(10**9)
+    quotient = Decimal(exact.numerator) / Decimal(exact.denominator)
+    return str(quotient.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
+
+
+def in_percent(fraction):
+    """A fraction in percent without the sign, for tables: "99.40"."""
+    return rounded(100 * fraction)
+
+
+def percent(fraction):
+    """A fraction in percent, for sentences: "99.40 %"."""
+    return f"{in_percent(fraction)} %"
+
+
+def signed(points):
+    """A difference in points: "+0.12"."""
+    text = rounded(points)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def limit(fraction):
+    """A limit in percent, with as many places as it takes: "99.4 %", "80 %"."""
+    return f"{float(100 * fraction):g} %"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of one run, in percent or points: how it is read from a record, and how it is written."""
+
+    name: str
+    read: Callable
+    write: Callable = rounded
+
+    def of(self, records):
+        """Its value for every run."""
+        return [self.read(record) for record in records]
+
+
+def _swing(record):
+    return 100 * statistics.pstdev(map(float, record.test_accuracies[-LAST:]))
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("test accuracy", lambda record: 100 * record.last5),
+        Measure("final test accuracy", lambda record: 100 * record.final),
+        Measure("clean train accuracy", lambda record: 100 * record.clean_train),
+        # overfitting is judged on this alone: after the last epoch, when both sides are measured
+        Measure("gap", lambda record: 100 * (record.clean_train - record.final), signed),
+        Measure("first epoch", lambda record: 100 * record.test_accuracies[0]),
+        Measure("swing", _swing),  # among the last epochs
+        Measure("best minus mean", lambda record: 100 * (record.best - record.last5), signed),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Statistics over the seeds of one rung; accuracies are exact fractions, their deviation is none."""
+
+    rung: str
+    headlines: tuple[Fraction, ...]  # of every seed the mean of its last five epochs, or its last epoch if that counts
+    mean: Fraction  # of these
+    std: float | None  # of these; None for a single seed
+    worst: Fraction  # the lowest of these
+    best_epoch: Fraction  # highest accuracy of any epoch and seed: shown, never claimed
+    last5: Fraction  # mean over seeds of the mean of the last five epochs
+    final: Fraction  # mean over seeds of the last epoch
+    clean_train: Fraction
+    steady: int  # so many seeds reached the target in each of their last epochs
+
+    @property
+    def n(self):
+        return len(self.headlines)
+
+    @property
+    def gap(self):
+        return self.clean_train - self.final
+
+    @property
+    def consistent(self):
+        return self.mean >= TARGET and self.steady >= STEADY_SHARE * self.n
+
+    @classmethod
+    def of(cls, records, *, at_the_end=False):
+        """Summarise records; `at_the_end` says that the last epoch counts, as in some goals."""
+        headlines = [record.final if at_the_end else record.last5 for record in records]
+        mean = statistics.mean(headlines)
+        return cls(
+            rung=records[0].rung,
+            headlines=tuple(headlines),
+            mean=mean,
+            std=statistics.stdev(headlines) if len(records) > 1 else None,
+            worst=min(headlines),
+            best_epoch=max(record.best for record in records),
+            last5=statistics.mean(record.last5 for record in records),
+            final=statistics.mean(record.final for record in records),
+            clean_train=statistics.mean(record.clean_train for record in records),
+            steady=sum(record.steady for record in records),
+        )
+
+
+def accuracy_with_spread(summary):
+    """Mean over seeds in percent, with their deviation if there are several: "99.38 ± 0.08 (n=5)"."""
+    spread = "" if summary.std is None else f" ± {in_percent(summary.std)}"
+    return f"{in_percent(summary.mean)}{spread} (n={summary.n})"
+
+
+def summary_row(summary):
+    """Statistics of a rung as the text of a table row."""
+    return {
+        "test accuracy, %": accuracy_with_spread(summary),
+        "worst seed, %": in_percent(summary.worst),
+        "best epoch, %": in_percent(summary.best_epoch),
+        "clean train, %": in_percent(summary.clean_train),
+    }
+
+
+def measured_over(count):
+    """In words, for a mean over so many last epochs."""
+    return "after the last epoch" if count == 1 else f"mean of the last {count} epochs"

@@ -1,0 +1,51 @@
+"""What a batch of many seeds has to run: every rung with its key, and the seeds that results/ still lacks."""
+
+import hashlib
+import json
+
+from lab.files import ROOT
+from lab.run.code import digest_or_reason
+from lab.run.results import folder_of, load_records, why_refused
+
+MINUTES = {50_000: 60, 1_000_000: 240}  # wall-clock limit of one run by parameters below; larger ones get the last
+LARGEST_MINUTES = 600
+
+
+def plan(rungs, seeds, seeds_of_large):
+    """List runs as data for a workflow manager.
+
+    Args:
+        rungs: Rungs to be run.
+        seeds: seeds 0 to seeds - 1 for every rung below 50,000 parameters.
+        seeds_of_large: the same for the others.
+
+    Returns: dictionary; `rungs` gives notebook, key, minutes and the folder of records by id; `missing` lists pairs of
+        id and seed without a valid published record of the rung and of all its ablations.
+    """
+    described, missing = {}, []
+    for rung in rungs:
+        size = rung.recipe.parameters
+        minutes = next((limit for below, limit in MINUTES.items() if size < below), LARGEST_MINUTES)
+        path = rung.path.relative_to(ROOT).as_posix()
+        folder = folder_of(rung.id, rung.recipe.as_dict())
+        described[rung.id] = {
+            "notebook": path,
+            "key": key(rung),
+            "minutes": minutes * len(rung.recipes),
+            "folder": folder,
+        }
+        wanted = range(seeds if size < min(MINUTES) else seeds_of_large)
+        done = set.intersection(*(_published(name, recipe) for name, recipe in rung.recipes.items()))
+        missing += [(rung.id, seed) for seed in wanted if seed not in done]
+    return {"rungs": described, "missing": missing}
+
+
+def key(rung):
+    """Twelve hex digits over all that decides the numbers of a notebook: recipes, and the code behind them."""
+    decisive = [[name, recipe.as_dict(), digest_or_reason(recipe)] for name, recipe in rung.recipes.items()]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _published(name, recipe):
+    digest = digest_or_reason(recipe)
+    return {record.seed for record in load_records(name) if why_refused(record, name, recipe.as_dict(), digest) is None}

@@ -1,0 +1,272 @@
+"""Every notebook and rung as the file tells it: name, first heading, parameters, recipe, sources."""
+
+import ast
+import contextlib
+import functools
+import itertools
+import linecache
+import re
+import types
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import model
+from lab.files import ROOT
+from lab.ladders.cells import NAMES
+from lab.ladders.goals import LADDERS
+from lab.ladders.measures import Summary
+from lab.run.results import load_records
+from lab.run.schema import read_json
+from lab.training.recipe import Recipe
+
+NOTEBOOKS = ROOT / "notebooks"
+NUMBERED = re.compile(r"([a-z]?[0-9]{2,})(_|$)")  # how the file names of the project begin; a reader's may be anything
+HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*\s*$", re.MULTILINE)
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook of the project, or one that a reader has put beside them."""
+
+    path: Path
+    name: str | None = None  # its id, where that of the file is taken
+
+    @property
+    def id(self):
+        """What the file name begins with, "a05"; of a notebook without a number, its whole name."""
+        match = NUMBERED.match(self.path.stem)
+        return self.name or (match[1] if match else self.path.stem)
+
+    @property
+    def is_numbered(self):
+        return NUMBERED.match(self.path.stem) is not None
+
+    @cached_property
+    def content(self):
+        return read_json(self.path, "notebook")
+
+    @property
+    def cells(self):
+        return self.content["cells"]
+
+    @property
+    def title(self):
+        """The first heading of any text cell, without its marks; the file's name if there is none."""
+        texts = ("".join(cell["source"]) for cell in self.cells if cell["cell_type"] == "markdown")
+        return next((match[1] for text in texts if (match := HEADING.search(text))), self.path.stem)
+
+    @property
+    def is_rung(self):
+        return self.is_numbered and self.id[0] in LADDERS
+
+    def has(self, tag):
+        return any(tag in _tags(cell) for cell in self.cells)
+
+    def tagged(self, tag):
+        """Source of the one cell that carries a tag."""
+        sources = ["".join(cell["source"]) for cell in self.cells if tag in _tags(cell)]
+        if len(sources) != 1:
+            raise ValueError(f"{self.path.name} has {len(sources)} cells tagged {tag!r}; it needs exactly one")
+        return sources[0]
+
+    def defaults(self):
+        """Its parameters and their published values; none if it has nothing to be set."""
+        if not self.has("parameters"):
+            return {}
+        scope = self.run_cell("parameters", {})
+        return {
+            name: value
+            for name, value in scope.items()
+            if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        }
+
+    def run_cell(self, tag, scope):
+        """Run the cell that carries a tag by itself; return the scope with what it has set.
+
+        Raises: ValueError naming the notebook and what went wrong.
+        """
+        text = self.tagged(tag)
+        return self._run(lambda name: compile(text, name, "exec"), text, scope, f"the cell tagged {tag!r}")
+
+    def _run(self, build, text, scope, what):
+        """Run what `build` makes of a cell for a file name, under which the cell's text can be found later."""
+        name = f"<{self.path.name}, {what}>"
+        linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+        try:
+            exec(build(name), scope)
+        except (Exception, SystemExit) as error:  # a reader's code may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.path.name}: {what} cannot be run by itself: {reason}") from error
+        return scope
+
+
+def _tags(cell):
+    return cell["metadata"].get("tags") or []
+
+
+@dataclass(frozen=True)
+class Rung(Notebook):
+    """One step of a ladder."""
+
+    @property
+    def ladder(self):
+        return LADDERS[self.id[0]]
+
+    @property
+    def idea(self):
+        """The title without the rung's number."""
+        return self.title.partition("·")[2].strip() or self.title
+
+    @property
+    def source(self):
+        """Ids of the steps of the original tutorials that it rebuilds."""
+        return self.content["metadata"].get("source", [])
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """Published recipes by name of their results: the rung itself first, then its ablations if it has any.
+
+        They are what the cells tagged "recipe" and "ablations" make, run with the default parameters, and with what
+        the cells above define: a network may be a class in a cell of its own.
+        """
+        scope = self.defaults() | {"__name__": "__main__"}  # as in the notebook
+        scope |= {"model": model, "utils": NAMES}
+        self._define(scope)
+        self.run_cell("recipe", scope)
+        if self.has("ablations"):
+            self.run_cell("ablations", scope)
+        if not isinstance(scope.get("recipe"), Recipe):
+            raise ValueError(f"{self.path.name}: the cell tagged 'recipe' sets no recipe = utils.Recipe(...)")
+        return {self.id: scope["recipe"]} | scope.get("ablations", {})
+
+    def _define(self, scope):
+        """Run imports, functions and classes of the cells above the recipe; of plain Python only."""
+        above = itertools.takewhile(lambda cell: "recipe" not in _tags(cell), self.cells)
+        for position, cell in enumerate(above):
+            text = "".join(cell["source"])
+            if cell["cell_type"] == "code" and "setup" not in _tags(cell):
+                with contextlib.suppress(SyntaxError):  # such as %matplotlib inline
+                    body = [node for node in ast.parse(text).body if isinstance(node, DEFINITIONS)]
+                    module = ast.Module(body, type_ignores=[])
+                    build = functools.partial(compile, module, mode="exec")
+                    self._run(build, text, scope, f"cell {position}, as far as it defines something,")
+
+    @cached_property
+    def claims(self):
+        """What its Analysis may cite, by number: the cell tagged "claims", run by itself."""
+        scope = self.run_cell("claims", {"utils": NAMES})
+        return dict(enumerate(scope["claims"], start=1))
+
+    @property
+    def recipe(self):
+        return self.recipes[self.id]
+
+    @property
+    def goal(self):
+        return self.ladder.goal_of(self.id)
+
+    @property
+    def measure(self):
+        """What its goal speaks of, as a key of `lab.ladders.measures.MEASURES`."""
+        return "final test accuracy" if self.goal.at_the_end else "test accuracy"
+
+    @property
+    def summary(self):
+        """Statistics over its published runs; None if there are none."""
+        return self.summary_of(self.id)
+
+    def summary_of(self, name):
+        """The same for one of its recipes, of the accuracy that the goal of the rung speaks of."""
+        records = load_records(name)
+        return Summary.of(records, at_the_end=self.goal.at_the_end) if records else None
+
+    def checks(self, summary):
+        """Every part of its goal and whether it is met; `summary` is that of the published runs."""
+        return self.goal.checks(self.recipe, summary)
+
+    @property
+    def previous(self):
+        """The rung that it changes: the one before it on the same ladder; None if there is none."""
+        if not self.ladder.is_road:
+            return None
+        before = [rung for rung in find_rungs() if rung.ladder == self.ladder and rung.id < self.id]
+        return before[-1] if before else None
+
+    @property
+    def ends_tutorial(self):
+        """Whether it is the last rung of its road that rebuilds a tutorial; those behind it are ours."""
+        rungs = [rung for rung in find_rungs() if rung.ladder == self.ladder and rung.source]
+        return self.ladder.is_road and bool(rungs) and self.id == rungs[-1].id
+
+
+def find_notebooks(names=()):
+    """Every notebook in reading order, those of readers last but for the end, or those whose ids are named.
+
+    Raises: ValueError naming the ids that do not exist, or that two notebooks share.
+    """
+    paths = [path for path in NOTEBOOKS.rglob("*.ipynb") if path.is_file() and not _is_hidden(path)]
+    found = sorted(map(Notebook, paths), key=_reading_order)
+    found = [Rung(notebook.path) if notebook.is_rung else notebook for notebook in found]
+    by_id = {}
+    for position, notebook in enumerate(found):
+        if notebook.id in by_id and not notebook.is_numbered:  # every folder may have its Untitled.ipynb
+            path = notebook.path.relative_to(NOTEBOOKS).with_suffix("")
+            notebook = found[position] = Notebook(notebook.path, "-".join(path.parts))
+        if by_id.setdefault(notebook.id, notebook) is not notebook:
+            both = " and ".join(each.path.relative_to(NOTEBOOKS).as_posix() for each in (by_id[notebook.id], notebook))
+            raise ValueError(f"two notebooks are called {notebook.id}: {both}. Rename or delete one")
+    unknown = set(names) - set(by_id)
+    if unknown:
+        known = " ".join(notebook.id for notebook in found)
+        raise ValueError(f"no notebook is called {', '.join(sorted(unknown))}; there are {known}")
+    return [notebook for notebook in found if not names or notebook.id in names]
+
+
+def _is_hidden(path):
+    """What Jupyter, macOS and editors keep for themselves."""
+    return any(part.startswith(".") for part in path.relative_to(NOTEBOOKS).parts)
+
+
+def _reading_order(notebook):
+    """The map, the ladders, what readers have added, then 98 and 99."""
+    is_end = notebook.is_numbered and notebook.id.startswith("9")
+    return is_end, not notebook.is_numbered, notebook.path.stem
+
+
+def find_rungs(names=()):
+    """As `find_notebooks`, for rungs; ValueError if a notebook that is named is none.
+
+    Unless it is named, a rung that has no recipe one could train is left out with a warning that names it: a notebook
+    that somebody is working on keeps none of the others from being run, planned or shown.
+    """
+    found = find_notebooks(names)
+    others = [notebook.id for notebook in found if not isinstance(notebook, Rung)]
+    if names and others:
+        raise ValueError(f"{', '.join(others)}: not a rung, so there is nothing to train")
+    rungs = [notebook for notebook in found if isinstance(notebook, Rung)]
+    return rungs if names else [rung for rung in rungs if is_usable(rung)]
+
+
+def is_usable(notebook):
+    """Whether a notebook is none of a rung, or of one whose recipes can be made; a warning says what is wrong."""
+    state = notebook.path.stat()
+    return not notebook.is_rung or _can_be_made(notebook.path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@functools.cache
+def _can_be_made(path, version):
+    """Found out, and said, once for every version of the file."""
+    try:
+        return all(recipe.parameters for recipe in Rung(path).recipes.values())
+    except Exception as error:  # a reader's network may raise anything
+        reason = str(error) if path.name in str(error) else f"{path.name}: {type(error).__name__}: {error}"
+        warnings.warn(f"left out: {reason}", stacklevel=4)
+        return False
+
+
+def find_rung(rung_id):
+    """The one rung of this name; raises as `find_rungs`."""
+    return find_rungs([rung_id])[0]

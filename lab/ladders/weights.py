@@ -1,0 +1,58 @@
+"""Trained weights of a rung beside its results: results/weights/<rung>.safetensors, a few kB of numbers, never code."""
+
+from pathlib import Path
+
+import torch
+
+from lab.files import write_atomically
+from lab.ladders.rungs import find_rungs
+from lab.run.results import RESULTS, load_records
+from lab.run.schema import DamagedFile
+
+WEIGHTS = RESULTS / "weights"
+SEED = 0  # named in advance, never the best one
+
+
+def save_weights(run, folder=WEIGHTS):
+    """Keep the network of a finished run, with what its record says of it. Returns the path.
+
+    Raises: ValueError if it is not the published run of its rung.
+    """
+    from safetensors.torch import save
+
+    record = run.record
+    published = [other for other in load_records(record.rung) if other.seed == record.seed]
+    if not published or published[0].test_accuracies != record.test_accuracies:
+        raise ValueError(f"{record.rung}, seed {record.seed}: this run is not the one in results/{record.rung}.json")
+    state = {name: value.cpu().contiguous() for name, value in run.network.state_dict().items()}
+    about = {
+        "rung": record.rung,
+        "seed": str(record.seed),
+        "test_correct": str(record.epochs[-1]["test_correct"]),
+        "code_digest": record.code_digest,
+    }
+    path = Path(folder) / f"{record.rung}.safetensors"
+    write_atomically(path, save(state, about))
+    return path
+
+
+def load_weights(rung_id, folder=WEIGHTS):
+    """The trained network of a rung, in eval mode: float32 (N, 1, 28, 28), see `normalise`, to logits (N, 10).
+
+    Raises: FileNotFoundError if no weights are kept for that rung; DamagedFile if they cannot be read, or are not
+        those of its network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    network = find_rungs([rung_id])[0].recipe.specimen()
+    path = Path(folder) / f"{rung_id}.safetensors"
+    if not path.exists():
+        kept = ", ".join(sorted(other.stem for other in Path(folder).glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"{path} is not there: weights are kept of {kept}. make run RUNGS={rung_id} trains it")
+    try:
+        network.load_state_dict(load(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DamagedFile(f"{path} does not hold the weights of {rung_id}: {reason}. Restore it") from error
+    return network.to(memory_format=torch.channels_last)  # as it was trained, so that sums come out the same

@@ -1,0 +1,287 @@
+"""Figures. They draw what they are given and compute nothing but positions; each returns its figure."""
+
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib import patheffects
+
+from lab.ladders.measures import in_percent, limit
+from lab.run.record import LAST, TARGET
+
+MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue that black figures can be read on
+LABEL_WIDTH, LABEL_HEIGHT = 26, 10  # of the name of a rung, in pixels
+HALO = [patheffects.withStroke(linewidth=2, foreground="white")]  # keeps lines off the names
+MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
+
+
+def finish(figure):
+    """Without frames at the top and right, and shown by the cell that returns it alone."""
+    sns.despine(figure)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def _in_percent(fractions):
+    return [float(100 * fraction) for fraction in fractions]
+
+
+def draw_target(axis, target=TARGET):
+    """A dashed line across the panel, behind everything else."""
+    axis.axhline(float(100 * target), color="0.4", linestyle="--", linewidth=1, zorder=1)
+
+
+def plot_digits(images, captions, *, columns=10):
+    """Draw a grid of digits.
+
+    Args:
+        images: (N, 1, 28, 28), any grey scale.
+        captions: N short texts.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 1.05), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(image[0].numpy(), cmap="gray_r")
+        axis.set_title(caption, fontsize=8, pad=2)
+    figure.tight_layout(pad=0.4)
+    plt.close(figure)
+    return figure
+
+
+def plot_curves(record, *, target=TARGET):
+    """Draw accuracy and loss by epoch: running train, clean train (last epoch), test, the loss of held-out images."""
+    epochs = [row["epoch"] for row in record.epochs]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    running = [100 * row["train_correct"] / row["train_total"] for row in record.epochs]
+    test = _in_percent(record.test_accuracies)
+    left.plot(epochs, running, label="train, as seen", color="C0")
+    left.plot(epochs, test, label="test", color="C1", marker="o", markersize=3)
+    left.plot(
+        epochs[-1:], _in_percent([record.clean_train]), "D", label="clean train, last epoch", color="C0", markersize=5
+    )
+    draw_target(left, target)
+    left.annotate(limit(target), (epochs[0], float(100 * target)), fontsize=8, color="0.4", va="bottom")
+    # zoom on where decisions fall; a first epoch near chance would flatten everything else
+    left.set_ylim(max(0, min(test[-LAST:] + running[-LAST:]) - 1.5), 100.1)
+    left.set(xlabel="epoch", ylabel="accuracy, %")
+    left.legend(fontsize=8, loc="lower right")
+    right.plot(epochs, [row["train_loss"] for row in record.epochs], label="train, as seen", color="C0")
+    right.plot(epochs, [row["test_loss"] for row in record.epochs], label="test", color="C1", marker="o", markersize=3)
+    if "held_out_loss" in record.epochs[0]:
+        right.plot(epochs, [row["held_out_loss"] for row in record.epochs], label="held out", color="C2")
+    right.set(xlabel="epoch", ylabel="mean loss per image, nats", yscale="log")
+    right.legend(fontsize=8)
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return finish(figure)
+
+
+def plot_schedules(rates_by_name):
+    """Draw learning rates over epochs, one line per name; rates are per epoch, at its start.
+
+    Schedules that drop by factors are drawn on a logarithmic axis, where every drop is seen; others from zero.
+    """
+    figure, axis = plt.subplots(figsize=(5, 2.6))
+    for name, rates in rates_by_name.items():
+        axis.plot(range(1, len(rates) + 1), rates, marker="o", markersize=3, label=name)
+    axis.set(xlabel="epoch", ylabel="learning rate\nat the epoch's start")
+    if all(len(set(rates)) < len(rates) / 2 for rates in rates_by_name.values()):
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8)
+    return finish(figure)
+
+
+def plot_mistakes(mistakes):
+    """Draw the confusion matrix, true digits as rows, beside the mistakes the network was most sure of."""
+    figure = plt.figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    axis = left.subplots()
+    off_diagonal = mistakes.matrix.clone().fill_diagonal_(0)  # colours for errors only
+    sns.heatmap(
+        off_diagonal.numpy(),
+        annot=mistakes.matrix.numpy(),
+        fmt="d",
+        cmap="Reds",
+        cbar=False,
+        annot_kws={"fontsize": 7},
+        ax=axis,
+    )
+    axis.set(xlabel="predicted digit", ylabel="true digit")
+    axis.tick_params(length=0)
+    right.suptitle("true digit → prediction, its probability", fontsize=9)
+    for cell, image, caption in zip(
+        right.subplots(MISTAKE_ROWS, MISTAKE_COLUMNS).flat, mistakes.images, mistakes.captions, strict=False
+    ):
+        cell.imshow(image[0].numpy(), cmap="gray_r")
+        cell.set_title(caption, fontsize=7, pad=2)
+    for cell in right.axes:
+        cell.axis("off")
+    plt.close(figure)
+    return figure
+
+
+def plot_seeds(records_by_rung, *, target=TARGET, at_the_end=False):
+    """Draw the last-five mean of every seed, or its last epoch, a column of dots per rung, a panel per ladder."""
+    ladders = {}
+    for name, records in records_by_rung.items():
+        ladders.setdefault(name[0], {})[name] = records
+    figure, panels = _panels(len(ladders))
+    for axis, (letter, rungs) in zip(panels, ladders.items(), strict=True):
+        for position, records in enumerate(rungs.values()):
+            heights = _in_percent([record.final if at_the_end else record.last5 for record in records])
+            axis.plot([position] * len(records), heights, "o", alpha=0.6, color="C0")
+        draw_target(axis, target)
+        axis.set_xticks(range(len(rungs)), rungs)
+        axis.set_title(f"ladder {letter.upper()}", fontsize=9)
+    if at_the_end:
+        panels[0].set_ylabel("test accuracy, %\nafter the last epoch")
+    return finish(figure)
+
+
+def _panels(count):
+    """A figure of so many panels, two in a row, each with an axis of its own."""
+    rows = -(-count // 2)
+    figure, axes = plt.subplots(rows, min(count, 2), figsize=(11, 2.9 * rows), squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test accuracy, %\nmean of last ≤ 5 epochs")
+    return figure, axes.flat[:count]
+
+
+def plot_test_accuracy(records_by_name, *, target=TARGET):
+    """Draw test accuracy by epoch, one line per name; of several seeds the mean, and their range as a band.
+
+    Args:
+        records_by_name: by name a record, or a list of records of equal length; an empty one is left out.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    lowest = highest = float(100 * target)
+    for name, records in records_by_name.items():
+        records = records if isinstance(records, list) else [records]
+        if not records:
+            continue
+        by_epoch = [*map(_in_percent, zip(*(record.test_accuracies for record in records), strict=True))]
+        epochs = range(1, len(by_epoch) + 1)
+        (line,) = axis.plot(epochs, [*map(fmean, by_epoch)], marker="o", markersize=3, label=name)
+        axis.fill_between(epochs, [*map(min, by_epoch)], [*map(max, by_epoch)], alpha=0.2, color=line.get_color())
+        lowest = min(lowest, *map(min, by_epoch[-2 * LAST :]))
+        highest = max(highest, *map(max, by_epoch))
+    draw_target(axis, target)
+    axis.set_ylim(lowest - 0.3, highest + 0.1)  # the first epochs would flatten everything else
+    axis.set(xlabel="epoch", ylabel="test accuracy, %")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if any(records_by_name.values()):
+        axis.legend(fontsize=8, loc="best")
+    return finish(figure)
+
+
+def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
+    """Draw every rung by its parameters and accuracy, all of them and, larger, those below `small` parameters.
+
+    Where points crowd, only the best of them are named.
+
+    Args:
+        table: DataFrame of `overview`.
+        front: those of its rows that no rung beats, smallest first.
+        small: parameters; the lowest tenth of the accuracies of those rungs is left to the other panel.
+    """
+    figure, (whole, closer) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(2, 3))
+    measured = table.dropna(subset="last five")
+    for axis, rungs in ((whole, measured), (closer, measured[measured["parameters"] < small])):
+        axis.step(front["parameters"], front["last five"], where="post", color="0.7", label="not beaten by any rung")
+        for position, (letter, ladder) in enumerate(rungs.groupby(rungs.index.str[0])):
+            style = {
+                "fmt": "o",
+                "markersize": 4,
+                "capsize": 2,
+                "color": f"C{position}",
+                "label": f"ladder {letter.upper()}",
+            }
+            axis.errorbar(ladder["parameters"], ladder["last five"], yerr=ladder["spread"].fillna(0), **style)
+        draw_target(axis, target)
+        axis.set(xscale="log", xlabel="parameters")
+    inside = measured[measured["parameters"] < small]
+    closer.set_xlim(0.9 * inside["parameters"].min(), 1.25 * inside["parameters"].max())
+    closer.set_ylim(inside["last five"].quantile(0.1) - 0.1, max(float(100 * target), inside["last five"].max()) + 0.1)
+    ticks = [size for size in (2_000, 3_000, 4_000, 5_000, 7_000, 10_000, 14_000) if size > closer.get_xlim()[0]]
+    closer.set_xticks(ticks, [f"{size:,}" for size in ticks])
+    closer.minorticks_off()
+    whole.set_ylabel("test accuracy, %\nmean of last ≤ 5 epochs")
+    names, lines = whole.get_legend_handles_labels()[::-1]
+    figure.legend(lines, names, fontsize=8, loc="lower center", ncols=len(names), frameon=False)
+    sns.despine(figure)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))  # from here on places in pixels are what they will be
+    _label_points(closer, inside)
+    _label_points(whole, measured[measured["parameters"] >= small])
+    plt.close(figure)
+    return figure
+
+
+def _label_points(axis, rungs):
+    """Write the names of rungs beside their points, the best first; one that finds no room there is left out."""
+    taken = []
+    for name, rung in rungs.sort_values("last five", ascending=False).iterrows():
+        place = (rung["parameters"], rung["last five"])
+        x, y = axis.transData.transform(place)
+        if any(abs(left - x) < LABEL_WIDTH and abs(height - y) < LABEL_HEIGHT for left, height in taken):
+            continue
+        taken.append((x, y))
+        offset = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        axis.annotate(name, place, fontsize=7, annotation_clip=True, path_effects=HALO, **offset)
+
+
+def plot_roads(table, *, target=TARGET):
+    """Draw the accuracy of every ladder rung by rung, a panel each, with the parameters on the way."""
+    measured = table.dropna(subset="last five")
+    ladders = list(measured.groupby(measured.index.str[0]))
+    figure, panels = _panels(len(ladders))
+    for axis, (letter, rungs) in zip(panels, ladders, strict=True):
+        heights, spreads = rungs["last five"].tolist(), rungs["spread"].fillna(0).tolist()
+        axis.errorbar(rungs.index, heights, yerr=spreads, marker="o", markersize=4, capsize=2)
+        for position, (name, rung) in enumerate(rungs.iterrows()):
+            is_valley = heights[position] <= min(heights[max(0, position - 1) : position + 2])
+            style = {"fontsize": 7, "ha": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
+            style |= {"xytext": (0, -12 if is_valley else 6), "textcoords": "offset points"}
+            end = heights[position] + (-1 if is_valley else 1) * spreads[position]
+            axis.annotate(f"{rung['parameters']:,}", (name, end), **style)
+        draw_target(axis, target)
+        axis.set_title(f"ladder {letter.upper()}", fontsize=9)
+        axis.margins(x=0.07, y=0.2)
+    return finish(figure)
+
+
+def plot_consistency(records_by_name, *, target=TARGET):
+    """Draw the last epochs of every seed against the target: blue where they hold it, red where they miss it.
+
+    Args:
+        records_by_name: a list of records by name.
+    """
+    rows = {
+        f"{name}, seed {r.seed}": r.test_accuracies[-LAST:]
+        for name, records in records_by_name.items()
+        for r in records
+    }
+    figure, axis = plt.subplots(figsize=(6, 0.6 + 0.27 * len(rows)))
+    sns.heatmap(
+        [[accuracy >= target for accuracy in row] for row in rows.values()],
+        annot=[[*map(in_percent, row)] for row in rows.values()],
+        fmt="",
+        annot_kws={"fontsize": 7, "color": "black"},
+        cmap=[MISSED, HELD],
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        linewidths=0.5,
+        xticklabels=[f"{back} before" if back else "last epoch" for back in range(LAST - 1, -1, -1)],
+        yticklabels=list(rows),
+        ax=axis,
+    )
+    axis.tick_params(length=0, labelsize=8)
+    return finish(figure)

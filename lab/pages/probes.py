@@ -1,0 +1,150 @@
+"""Looks at networks beside training: statistics and signals in them, their cost, and their mistakes."""
+
+import copy
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from lab.tracing.acting import blank_images, undisturbed
+from lab.training.data import CLASSES
+from lab.training.loop import evaluate, prepare
+
+IMAGES, BATCH = 10_000, 500
+
+
+def variance_shift(run):
+    """Compare, for every batch normalisation, the variance it has stored with the one it meets in eval mode.
+
+    Dropout keeps the mean of an activation and raises its variance. Batch normalisation behind it stores the raised
+    one, and divides by it in eval mode too, when nothing is dropped any more. Source: Li et al. 2018, "Understanding
+    the disharmony between dropout and batch normalization by variance shift".
+
+    Args:
+        run: from `fit`; its first 10,000 training images are looked at.
+
+    Returns: DataFrame indexed by module path, with a row for every time that one acts; `met / stored` is the median
+        over channels, 1 where nothing has shifted.
+    Raises: ValueError naming the network, if none of its normalisations stores statistics.
+    """
+    network, ratios = copy.deepcopy(run.network).eval(), []
+
+    def record(name):
+        def hook(module, inputs, _):
+            met = inputs[0].var(dim=[axis for axis in range(inputs[0].ndim) if axis != 1])
+            ratios.append((name, (met / module.running_var).median().item()))
+
+        return hook
+
+    for name, module in _normalisations(network).items():
+        module.register_forward_hook(record(name))
+    with torch.inference_mode():
+        network(_batches(run, IMAGES)[0])
+    table = pd.DataFrame(ratios, columns=["batch normalisation", "met / stored"])
+    return table.set_index("batch normalisation").round(2)
+
+
+def remeasure(run):
+    """Measure the statistics of every batch normalisation anew, with dropout off; no weight changes.
+
+    Returns: DataFrame with the accuracy on training and test images, in percent, as trained and measured anew.
+    Raises: as `variance_shift`.
+    """
+    network = copy.deepcopy(run.network).eval()
+    for module in _normalisations(network).values():
+        module.reset_running_stats()
+        module.momentum = None  # a plain average over the batches to come
+        module.train()
+    with torch.no_grad():
+        for images in _batches(run, BATCH):
+            network(images)
+    rows = {"as trained": run.network, "measured anew": network}
+    device = next(network.parameters()).device
+    splits = {"clean train, %": run.digits.train.first(IMAGES), "test, %": run.digits.test}
+    table = {
+        column: [100 * evaluate(other, split.to(device), run.recipe).accuracy for other in rows.values()]
+        for column, split in splits.items()
+    }
+    return pd.DataFrame(table, index=pd.Index(rows, name="statistics")).round(2)
+
+
+def _normalisations(network):
+    """By name, all batch normalisations that store statistics; without them, they have only those of the moment."""
+    found = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
+    found = {name: module for name, module in found.items() if module.running_var is not None}
+    if not found:
+        raise ValueError(f"{type(network).__name__} has no batch normalisation that stores statistics")
+    return found
+
+
+def _batches(run, size):
+    device = next(run.network.parameters()).device
+    return prepare(run.digits.train.first(IMAGES).to(device).images, ()).split(size)
+
+
+def signal_strength(recipes, split):
+    """Measure how different images still look after each unit of untrained networks.
+
+    Args:
+        recipes: dictionary of recipes by name; the networks are built with seed 0.
+        split: images to look at, uint8 (N, 1, 28, 28).
+
+    Returns: DataFrame, a row per convolution unit and a column per recipe: the standard deviation between images,
+        averaged over channels and places. Batch normalisation uses the statistics of these images.
+        A network that is no plain nn.Sequential is left out, which is said.
+    """
+    images = prepare(split.images, ())
+    columns = {}
+    for name, recipe in recipes.items():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            network = recipe.build_network().train()
+            if type(network).forward is not torch.nn.Sequential.forward:
+                print(f"Without {name}: {type(network).__name__} is no plain nn.Sequential, whose units act in a row.")
+                continue
+            signal, strengths = images, [images.std(dim=0).mean().item()]
+            for layer in network:
+                signal = layer(signal)
+                if any(isinstance(part, torch.nn.Conv2d) for part in layer.modules()):
+                    strengths.append(signal.std(dim=0).mean().item())
+        columns[name] = strengths
+    if not columns:
+        return pd.DataFrame()
+    table = pd.DataFrame({name: pd.Series(strengths) for name, strengths in columns.items()}).round(3).astype(object)
+    table.index = ["input", *(f"convolution {position}" for position in table.index[1:])]
+    return table.where(table.notna(), "–")
+
+
+def multiply_accumulates(network):
+    """Products that the convolutions and linear layers of a network add up for one 28x28 image.
+
+    Torch's flop counter counts a multiplication and an addition for each, so its count is halved. It counts two
+    images, in eval mode; the network stays as it was.
+    """
+    with undisturbed(network):
+        images = blank_images(network)
+        with FlopCounterMode(display=False) as counter:
+            network(images)
+    return counter.get_total_flops() // 2 // len(images)
+
+
+@dataclass(frozen=True, repr=False)
+class Mistakes:
+    """Counts of true and predicted digits, int64 (10, 10), and the wrong images, surest first, with captions."""
+
+    matrix: torch.Tensor
+    images: torch.Tensor
+    captions: list[str]
+
+
+def find_mistakes(run):
+    """Collect what the network of a finished run gets wrong on the test set."""
+    split = run.digits.test
+    sureness, predictions = run.predict_test().max(dim=1)
+    matrix = torch.bincount(split.labels * CLASSES + predictions, minlength=CLASSES**2).view(CLASSES, CLASSES)
+    wrong = torch.nonzero(predictions != split.labels).flatten()
+    wrong = wrong[sureness[wrong].argsort(descending=True)]
+    captions = [f"{split.labels[i]} → {predictions[i]}  {100 * sureness[i]:.0f} %" for i in wrong]
+    return Mistakes(matrix, split.images[wrong], captions)

@@ -1,0 +1,293 @@
+"""Generated parts of notebooks and README: whatever can be derived is written by code, between markers.
+
+Three kinds: blocks, `<!-- begin NAME -->` to `<!-- end NAME -->`; numbers inside a sentence,
+`<!--= a03 mean -->99.00 %<!--/-->`; and the setup cell, the same in every notebook.
+"""
+
+import copy
+import json
+import os
+import re
+import statistics
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+from lab.files import ROOT, write_atomically
+from lab.ladders.goals import LADDERS
+from lab.ladders.measures import accuracy_with_spread, in_percent, percent, rounded, signed, summary_row
+from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
+from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table, source_steps
+from lab.run.record import LAST
+from lab.run.results import load_records
+from lab.tracing.receptive_field import known_receptive_field, receptive_field
+
+BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+NUMBER = re.compile(r"(<!--= (\w+) (\w+) -->).*?(<!--/-->)")
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+
+SETUP = """\
+# Setup: find the project, or fetch it on Colab. The same in every notebook; skip it when reading.
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER, REPOSITORY, VERSION = "{folder}", "{repository}", "{version}"
+places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / FOLDER]
+root = next((place for place in places if (place / "model.py").exists() and (place / "lab").is_dir()), None)
+if root is None and "google.colab" in sys.modules:
+    clone = f"git -c advice.detachedHead=false clone --quiet --depth 1 --branch {{VERSION}} {{REPOSITORY}} {{FOLDER}}"
+    failed, said = subprocess.getstatusoutput(f"GIT_TERMINAL_PROMPT=0 {{clone}}")
+    if failed:
+        reason = next((line for line in said.splitlines() if "fatal" in line), said)
+        sys.exit(f"{{VERSION}} of {{REPOSITORY}}: {{reason}}. Check network, address and tag; a fork: see README")
+    root = Path.cwd() / FOLDER
+if root is None:
+    raise FileNotFoundError(f"model.py is not above {{Path.cwd()}}. Get the project: git clone {{REPOSITORY}}")
+sys.path[:0] = [] if str(root) in sys.path else [str(root)]
+import model
+import utils"""
+
+
+def project():
+    """Folder, repository address and version, from pyproject.toml: the one place that holds them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {
+        "folder": settings["name"],
+        "repository": settings["urls"]["Repository"],
+        "version": f"v{settings['version']}",
+    }
+
+
+def setup_cell():
+    return SETUP.format(**project())
+
+
+def render_all():
+    """Rewrite every generated part of every notebook and of README; return the paths that changed."""
+    changed = []
+    for path, text in rendered_files():
+        if path.read_text(encoding="utf-8") != text:
+            write_atomically(path, text)
+            changed.append(path.relative_to(ROOT))
+    return changed
+
+
+def rendered_files():
+    """Pairs of path and text as it should be, for README and the pages of the project."""
+    yield ROOT / "README.md", render_text((ROOT / "README.md").read_text(encoding="utf-8"), None)
+    for notebook in pages():
+        yield notebook.path, render_notebook(notebook)
+
+
+def pages():
+    """The numbered notebooks; what a reader has put beside them, or is working on, stays as it is."""
+    return [notebook for notebook in find_notebooks() if notebook.is_numbered and is_usable(notebook)]
+
+
+def render_notebook(notebook):
+    content = copy.deepcopy(notebook.content)
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = render_text(source, notebook).splitlines(keepends=True)
+        elif "setup" in cell["metadata"].get("tags", []):
+            cell["source"] = setup_cell().splitlines(keepends=True)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def render_text(text, notebook):
+    """Fill the blocks and numbers of one text.
+
+    Raises: ValueError naming the place, for markers that do not pair or that name nothing.
+    """
+    where = notebook.path.name if notebook else "README.md"
+    for pattern, marks in ((BLOCK, ("<!-- begin ", "<!-- end ")), (NUMBER, ("<!--= ", "<!--/-->"))):
+        if any(text.count(mark) != len(pattern.findall(text)) for mark in marks):
+            raise ValueError(f"{where}: {' and '.join(marks)} do not pair")
+    try:
+        text = BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](notebook)}\n{match[3]}", text)
+        return NUMBER.sub(lambda match: f"{match[1]}{number(match[2], match[3])}{match[4]}", text)
+    except KeyError as error:
+        raise ValueError(f"{where}: nothing is called {error}") from error
+
+
+def number(result, name):
+    """One figure of a rung, or of an ablation, as text for use inside a sentence."""
+    rung = find_rungs([result.partition("_")[0]])[0]
+    recipe, is_ablation = rung.recipes[result], result != rung.id
+    if name == "rf":
+        return str(receptive_field(recipe.specimen()))
+    if name == "parameters":
+        return f"{recipe.parameters:,}"
+    records = load_records(result)
+    if not records:
+        return "(not run yet)"
+    summary = rung.summary_of(result)
+    if name == "change":
+        return format_change(records, load_records(rung.id if is_ablation else rung.previous.id), rung.measure)
+    last, accuracies = records[0].epochs[-1], zip(*(record.test_accuracies for record in records), strict=True)
+    return {
+        **{f"epoch{epoch}": percent(statistics.mean(values)) for epoch, values in enumerate(accuracies, start=1)},
+        "mean": percent(summary.mean),
+        "std": "–" if summary.std is None else in_percent(summary.std),
+        "worst": percent(summary.worst),
+        "best": percent(summary.best_epoch),
+        "final": percent(summary.final),
+        "clean": percent(summary.clean_train),
+        "gap": signed(100 * summary.gap),
+        "n": str(summary.n),
+        "steady": f"{summary.steady} of {summary.n}",
+        "first": percent(records[0].test_accuracies[0]),
+        "running": percent(Fraction(last["train_correct"], last["train_total"])),
+    }[name]
+
+
+# ------------------------------------------------------------------------------------------- blocks
+
+
+def navigation(notebook):
+    """Links to the rungs before and after, to the map, and to Colab."""
+    notebooks = pages()
+    position = [other.id for other in notebooks].index(notebook.id)
+    links = []
+    if position > 0:
+        links.append(f"[← {notebooks[position - 1].title}]({_link(notebook, notebooks[position - 1])})")
+    if isinstance(notebook, Rung):
+        links.append(f"[map]({_link(notebook, notebooks[0])})")
+    if position + 1 < len(notebooks):
+        links.append(f"[{notebooks[position + 1].title} →]({_link(notebook, notebooks[position + 1])})")
+    links.append(f"[![Open in Colab]({BADGE})]({colab_address(notebook)})")
+    return " · ".join(links)
+
+
+def colab_address(notebook):
+    settings = project()
+    repository = settings["repository"].removeprefix("https://github.com/")
+    path = notebook.path.relative_to(ROOT).as_posix()
+    return f"https://colab.research.google.com/github/{repository}/blob/{settings['version']}/{path}"
+
+
+def _link(notebook, other):
+    return Path(os.path.relpath(other.path, notebook.path.parent)).as_posix()
+
+
+def result(rung):
+    """The Result of a rung: figures, constraint, and what the original reported."""
+    records = load_records(rung.id)
+    parameters, field = rung.recipe.parameters, known_receptive_field(rung.recipe.specimen())
+    rows = [("parameters", f"{parameters:,}"), ("receptive field", f"{field} pixels" if field else "cannot be traced")]
+    sources = [("the original reported", original(rung))] if rung.source else []
+    if not records:
+        command = f"`make run RUNGS={rung.id} DATASET=mnist`"
+        rows.append(("test accuracy", f"not run yet on the full MNIST: {command}"))
+        return _table(rows + sources)
+    summary, when = rung.summary, "after the last epoch" if rung.goal.at_the_end else "mean of the last five epochs"
+    seeds = f"seed{'s' if len(records) > 1 else ''} " + ", ".join(str(record.seed) for record in records)
+    cells = summary_row(summary)
+    rows += [
+        (f"test accuracy, {when}, %", f"**{cells['test accuracy, %']}**, {seeds}"),
+        ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
+        (
+            "clean training accuracy; gap to the test accuracy after the last epoch",
+            f"{percent(summary.clean_train)}; {number(rung.id, 'gap')} points",
+        ),
+    ]
+    if rung.previous and load_records(rung.previous.id):
+        rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
+    rows += [*sources, (str(rung.goal), verdict(rung))]
+    return _table(rows)
+
+
+def original(rung):
+    """What the source steps logged: mean of the last five epochs and best; without a log, what their text says."""
+    steps, names, texts = source_steps(), {}, []
+    for name in rung.source:
+        if log := steps[name].get("test_by_epoch"):
+            names.setdefault(tuple(log), []).append(name)  # two tutorials may show the same run
+        elif claimed := steps[name].get("claimed_test"):
+            texts.append(f"{rounded(claimed)} % in its text ({_step(name)}; one run, no log)")
+    logged = "{last5} % over its last five epochs, {best} % at best ({names}; one run)"
+    logs = [
+        logged.format(
+            last5=rounded(sum(log[-LAST:]) / LAST), best=rounded(max(log)), names=", ".join(map(_step, found))
+        )
+        for log, found in names.items()
+    ]
+    return "; ".join(logs + texts)
+
+
+def _step(name):
+    """The id of a source step in words: "t001-3" is step 3 of tutorial 001, "t004-2-code3" its code 3."""
+    tutorial, _, step = name[1:].partition("-")
+    return f"tutorial {tutorial}, " + (f"code {step.partition('code')[2]}" if "code" in step else f"step {step}")
+
+
+def verdict(rung):
+    """Whether the published runs of a rung meet its goal, in a few words."""
+    return rung.goal.verdict(rung.recipe, summary) if (summary := rung.summary) else "not run yet"
+
+
+def headline(rung):
+    return accuracy_with_spread(summary) if (summary := rung.summary) else "–"
+
+
+def _table(rows):
+    (first, second), *rest = rows
+    return "\n".join([f"| {first} | {second} |", "|--|--|", *(f"| {name} | {value} |" for name, value in rest)])
+
+
+def ladder_block(letter, prefix):
+    """The table of one ladder, its rungs linked."""
+    rungs = {rung.id: rung for rung in find_rungs()}
+    table = ladder_table(letter)
+    header = ["rung", *table.columns]
+    lines = [f"| {' | '.join(header)} |", f"|{'--|' * len(header)}"]
+    for name, row in table.iterrows():
+        link = f"[{name}]({_path(rungs[name], prefix)})"
+        row["idea"] += TUTORIAL_ENDS * rungs[name].ends_tutorial
+        lines.append(f"| {' | '.join([link, *map(str, row)])} |")
+    return "\n".join(lines)
+
+
+def ladders_block(notebook):
+    """One row per ladder: what it asks for, its road in parameters, and where its last rung ends."""
+    lines = [
+        "| ladder | asks for | road, in parameters | where the tutorial ends; test accuracy, % | last rung; the same |",
+        "|--|--|--|--|--|",
+    ]
+    for ladder in (ladder for ladder in LADDERS.values() if ladder.is_road):
+        rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
+        ends = [rung for rung in rungs if rung.ends_tutorial or rung is rungs[-1]]
+        counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
+        cells = [f"{_page_link(rung, notebook)}: {headline(rung)}, {verdict(rung)}" for rung in (ends[0], ends[-1])]
+        row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(ladder.goal), " → ".join(counts), *cells)
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def frontier_block(notebook):
+    """One row per question of the ladder that is no road: what is asked for, and how far it is met."""
+    lines = ["| question | asks for | parameters | epochs | test accuracy, % | verdict |", "|--|--|--|--|--|--|"]
+    for rung in (rung for rung in find_rungs() if not rung.ladder.is_road):
+        sizes = f"{rung.recipe.parameters:,}", str(rung.recipe.epochs)
+        row = (f"{_page_link(rung, notebook)} {rung.idea}", str(rung.goal), *sizes, headline(rung), verdict(rung))
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _page_link(rung, notebook):
+    return f"[{rung.id}]({_path(rung, '' if notebook is None else './')})"
+
+
+def _path(rung, prefix):
+    return prefix + rung.path.relative_to(ROOT if prefix == "" else NOTEBOOKS).as_posix()
+
+
+def _ladder_renderer(letter):
+    return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
+
+
+BLOCKS = {"navigation": navigation, "result": result, "ladders": ladders_block, "frontier": frontier_block} | {
+    f"ladder_{x}": _ladder_renderer(x) for x in LADDERS
+}
