@@ -113,7 +113,13 @@ def render_text(text, notebook):
 
 
 def number(result, name):
-    """One figure of a rung, or of an ablation, as text for use inside a sentence."""
+    """One figure of a rung, or of an ablation, as text for use inside a sentence.
+
+    Args:
+        result: "a07", or "a08_slow" for an ablation.
+        name: "parameters", "mean", ..., as listed below; "epoch5" is the mean of the seeds in epoch 5; "change" is
+            against the rung before, or of an ablation against its rung, and "minus_a07" against any other result.
+    """
     rung = find_rungs([result.partition("_")[0]])[0]
     recipe, is_ablation = rung.recipes[result], result != rung.id
     if name == "rf":
@@ -126,6 +132,11 @@ def number(result, name):
     summary = rung.summary_of(result)
     if name == "change":
         return format_change(records, load_records(rung.id if is_ablation else rung.previous.id), rung.measure)
+    if name.startswith("minus_"):
+        others = load_records(name.removeprefix("minus_"))
+        if not others:
+            raise KeyError(name)
+        return format_change(records, others, rung.measure)
     last, accuracies = records[0].epochs[-1], zip(*(record.test_accuracies for record in records), strict=True)
     return {
         **{f"epoch{epoch}": percent(statistics.mean(values)) for epoch, values in enumerate(accuracies, start=1)},
@@ -138,6 +149,7 @@ def number(result, name):
         "gap": signed(100 * summary.gap),
         "n": str(summary.n),
         "steady": f"{summary.steady} of {summary.n}",
+        "mistakes": str(last["test_total"] - last["test_correct"]),  # of the run that the page shows
         "first": percent(records[0].test_accuracies[0]),
         "running": percent(Fraction(last["train_correct"], last["train_total"])),
     }[name]

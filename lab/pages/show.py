@@ -5,7 +5,6 @@ import contextlib
 import copy
 import difflib
 import io
-import platform
 import re
 import textwrap
 
@@ -178,7 +177,8 @@ def report(run):
     print(f"{percent(record.final)} at the end", end="")
     print(f" ({record.epochs[-1]['test_total'] - record.epochs[-1]['test_correct']} errors)")
     print(f"clean training accuracy {percent(record.clean_train)}, on {record.clean_train_total:,} images")
-    print(f"made with python {platform.python_version()}, torch {torch.__version__}, on {record.device}, ", end="")
+    versions = record.versions
+    print(f"made with python {versions['python']}, torch {versions['torch']}, on {record.device}, ", end="")
     print(f"{record.threads} thread(s), {record.train_seconds:.1f} s of training per epoch")
     known = record.rung in [rung.id for rung in find_rungs()]
     table = ladder_table(record.rung[0], up_to=record.rung) if known else pd.DataFrame()

@@ -32,17 +32,17 @@ class Checkpoints:
 
         Where there is nothing to take up, and another run is about to give up its place, that is said; so is what no
         checkpoint holds, named by `unsaved`, for which a run has to begin anew.
-        Raises: DamagedFile naming a checkpoint that cannot be read.
+        Returns: number of epochs taken up. Raises: DamagedFile naming a checkpoint that cannot be read.
         """
         if unsaved:
             print(f"Such a run always begins anew: {unsaved} changes in training, and no checkpoint holds that.")
-            return
+            return 0
         equal = sorted(equal_digests(self.record.rung, self.record.code_digest) - {self.record.code_digest})
         paths = [self.checkpoint, *(self._checkpoint_of(replace(self.record, code_digest=code)) for code in equal)]
         path = next((path for path in paths if path.exists()), None)
         if path is not None:
             self._load(trainee, path)
-            return
+            return len(self.record.epochs)
         other = self._standing()
         unfinished = sorted(self.folder.glob(f"seed{self.record.seed}-*.checkpoint"))
         if other and other.key() != self.record.key():
@@ -54,6 +54,7 @@ class Checkpoints:
             print(
                 f"{unfinished[0].name} is of a run with another recipe, data or code: this one trains from the start."
             )
+        return 0
 
     def save(self, trainee):
         """Keep the trainee and its epochs."""

@@ -32,12 +32,16 @@ RULES = {
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the trained network, the data and recipe it was made with, and its record."""
+    """A finished run: the trained network, the data and recipe it was made with, and its record.
+
+    `read_back` counts the epochs that an earlier run had trained already: all of them, if it had finished.
+    """
 
     network: nn.Module
     digits: Digits
     recipe: Recipe
     record: RunRecord
+    read_back: int = 0
 
     def predict_test(self):
         """Class probabilities of the test images, float32 (N, 10)."""
@@ -83,7 +87,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         record = _begin_record(recipe, digits, len(train), rung, seed, device, versions, fingerprint)
         trainee = begin(recipe, seed, device, len(train))
         kept = Checkpoints(folder, record, device)
-        kept.resume(trainee, unsaved=unsaved)
+        read_back = kept.resume(trainee, unsaved=unsaved)
         with EpochLines(recipe.epochs, math.ceil(len(train) / recipe.batch_size), record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
                 epoch = len(record.epochs) + 1
@@ -95,7 +99,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         clean = evaluate(trainee.outcome, train, recipe)
         record.finish(clean.correct, clean.total)
         kept.write_record()
-    return Run(trainee.outcome.eval(), digits, recipe, record)
+    return Run(trainee.outcome.eval(), digits, recipe, record, read_back)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lab.files import ROOT
-from lab.ladders import carry
-from lab.run import results
+from lab.run import results, same_bits
 from lab.run.results import load_records, why_refused
 from lab.run.same_bits import equal_digests
 from lab.run.schema import DamagedFile
@@ -26,7 +25,7 @@ def known(tmp_path, monkeypatch):
     """A file in which code "a" became "b" became "c" for one rung."""
     path = tmp_path / "same_bits.json"
     for old, new in ("ab", "bc"):
-        carry._append(path, {"rung": RUNG, "old": old, "new": new})
+        same_bits.note(path, {"rung": RUNG, "old": old, "new": new})
     monkeypatch.setattr(results, "equal_digests", lambda rung, digest: equal_digests(rung, digest, path))
     return path
 
