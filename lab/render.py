@@ -192,7 +192,7 @@ def result(rung):
         (f"test accuracy, {when}, %", f"**{cells['test accuracy, %']}**, {seeds}"),
         ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
         (
-            "clean training accuracy; gap to the test set",
+            "clean training accuracy; gap to the test accuracy after the last epoch",
             f"{percent(summary.clean_train)}; {number(rung.id, 'gap')} points",
         ),
     ]
