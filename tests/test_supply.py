@@ -11,8 +11,7 @@ from packaging.requirements import Requirement
 from lab.files import ROOT
 
 OURS = {"lab", "model", "utils", "tests"}
-READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").glob("*.py")]
-BATCH_ONLY = {"bench.py", "notebooks.py", "execution.py", "pages.py"}  # modules of lab/ that no notebook imports
+READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").rglob("*.py")]
 
 
 def canonical(name):
@@ -45,8 +44,8 @@ def imported(paths):
 @pytest.mark.parametrize(
     ("paths", "requirements"),
     [
-        ([path for path in READERS if path.name not in BATCH_ONLY], "requirements.txt"),
-        ([*READERS, *(ROOT / "tests").glob("*.py")], "requirements-dev.txt"),
+        ([path for path in READERS if not {"batch", "bench.py"} & set(path.parts)], "requirements.txt"),
+        ([*READERS, *(ROOT / "tests").rglob("*.py")], "requirements-dev.txt"),
     ],
     ids=["readers", "batch runs and tests"],
 )

@@ -20,8 +20,12 @@ from lab.run.same_bits import SAME_BITS, note
 PROBE = """
 import contextlib, hashlib, json, sys
 import utils
-from lab.run.code import recipe_digest
-from lab.ladders.rungs import find_rungs
+try:
+    from lab.ladders.rungs import find_rungs
+    from lab.run.code import recipe_digest
+except ModuleNotFoundError:  # before lab/ had rooms
+    from lab.fitting import recipe_digest
+    from lab.rungs import find_rungs
 
 name, images, run_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 recipe = {name: recipe for rung in find_rungs() for name, recipe in rung.recipes.items()}[name]
@@ -69,6 +73,7 @@ def carry(names, commit, *, images=512, jobs=2, path=SAME_BITS):
                     note(path, entry | {"commit": hash_of_old, "images": images})
                 yield name, difference
         finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # of an error, which nothing after it can mend
             _git("worktree", "remove", "--force", str(old))
 
 

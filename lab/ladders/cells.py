@@ -1,13 +1,13 @@
 """What a cell may use of `utils` when it is run by itself, to learn the recipe, the ablations or the claims of a rung.
 
-Such a cell describes; it trains, measures and draws nothing. So it gets the few names that it takes to describe, and
+Such a cell describes; it trains and draws nothing. So it gets the few names that it takes to describe, and
 what stands above this room need not be there.
 """
 
 from dataclasses import is_dataclass
 from types import ModuleType
 
-from lab.ladders.claims import Claim
+from lab.ladders.claims import Claim, judge
 from lab.training import augment
 from lab.training.recipe import Recipe
 from lab.training.schedules import Schedule
@@ -25,4 +25,4 @@ class Names(ModuleType):
 
 
 NAMES = Names("utils")
-vars(NAMES).update({"Recipe": Recipe, "Claim": Claim} | SCHEDULES | TRANSFORMS)
+vars(NAMES).update({"Recipe": Recipe, "Claim": Claim, "judge": judge} | SCHEDULES | TRANSFORMS)

@@ -176,8 +176,8 @@ class Claim:
         low, high = (found.low, found.high) if self.relation != "below" else (-found.high, -found.low)
         if self.relation == "within":
             holds, fails = max(-low, high) < self.margin, low > self.margin or high < -self.margin
-        else:
-            holds, fails = low > self.margin, high < self.margin
+        else:  # an interval without width, of runs that are the same to the last bit, decides as well
+            holds, fails = low > self.margin, high < self.margin or low == high <= self.margin
         return "shown" if holds else "refuted" if fails else "not shown"
 
 

@@ -49,7 +49,7 @@ def test_every_record_is_listed_wherever_it_lies(tmp_path):
     assert rows[0][2:5] == [
         "full MNIST 60,000 images",
         "15",
-        f"{100 * FULL.final:.2f} mean of the last 5 epochs: {100 * FULL.last5:.2f}",
+        f"{100 * float(FULL.final):.2f} mean of the last 5 epochs: {100 * float(FULL.last5):.2f}",
     ]
     remarks = {row[0]: row[-1] for row in rows}
     assert [row[-1] for row in rows if row[1] == "2"] == ["an earlier run, with other settings or code"]
@@ -144,7 +144,7 @@ def test_a_curve_has_a_point_for_every_epoch_and_says_what_it_shows(record):
     assert accuracies == sorted(accuracies)
     assert image.get("role") == "img"
     for accuracy in (record.test_accuracies[0], record.final):
-        assert f"{100 * accuracy:.2f} %" in image.get("aria-label")
+        assert f"{100 * float(accuracy):.2f} %" in image.get("aria-label")
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])

@@ -1,5 +1,8 @@
 """Figures and tables on the page: they show what the run holds, and disturb nothing."""
 
+import ast
+import inspect
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -8,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 import model
 import utils
 from lab.ladders.rungs import find_rungs
-from lab.pages.show import describe
+from lab.pages.show import LEFT_OUT, describe
 from lab.search.notation import Notation
 
 
@@ -102,3 +105,41 @@ def test_report_says_that_a_limited_run_is_not_a_published_one(run, capsys):
     table = utils.report(run)
     assert "Not a published run: it was made on sample, not on mnist" in capsys.readouterr().out
     assert list(table.index)[:-1] == ["a00", "a01", "a02", "a03"]
+
+
+def test_the_source_of_the_loop_is_shown_as_it_runs_without_docstrings(capsys):
+    utils.show_source(utils.train_epoch, utils.evaluate)
+    shown = capsys.readouterr().out
+    first, second = ast.parse(shown).body
+    assert (first.name, second.name) == ("train_epoch", "evaluate")
+    for node, function in ((first, utils.train_epoch), (second, utils.evaluate)):
+        whole = ast.parse(inspect.getsource(function)).body[0]
+        assert ast.get_docstring(node) is None
+        assert ast.get_docstring(whole)
+        assert [ast.unparse(line) for line in node.body] == [ast.unparse(line) for line in whole.body[1:]]
+
+
+def test_left_out_lines_of_a_change_are_marked(capsys):
+    """What stands between the marks of a diff is whole: put together, both sides are as described."""
+    rung = find_rungs(["c07"])[0]
+    utils.show_change("c07", rung.recipe)
+    _, _, *lines = capsys.readouterr().out.rstrip("\n").split("\n")
+    for sign, recipe in (("-", rung.previous.recipe), ("+", rung.recipe)):
+        waiting = describe(recipe).splitlines()
+        skipping = False
+        for line in lines:
+            if line == LEFT_OUT:
+                skipping = True
+            elif line[:1] in (sign, " ", ""):
+                while skipping and waiting[0] != line[1:]:
+                    waiting.pop(0)
+                assert waiting.pop(0) == line[1:]
+                skipping = False
+        assert skipping or not waiting
+
+
+def test_layers_are_named_by_number_and_kind(capsys):
+    table = utils.show_layers(find_rungs(["a07"])[0].recipe)
+    assert list(table.index[:4]) == ["1 conv 3x3", "2 conv 3x3", "3 max pool 2x2", "4 conv 1x1"]
+    assert "has the parameters of the normalisation behind it" in capsys.readouterr().out
+    assert table["parameters"].sum() == find_rungs(["a07"])[0].recipe.parameters

@@ -110,13 +110,13 @@ def test_originals_best_is_that_of_their_log():
 def test_selection_is_worth_what_numpy_says():
     table = utils.selection_table()
     rungs = [rung.id for rung in find_rungs() if rung.id != "e03"]  # where the last epoch counts, and nothing is chosen
-    runs = [np.array(record.test_accuracies) for rung in rungs for record in load_records(rung)]
+    runs = [np.array(record.test_accuracies, dtype=float) for rung in rungs for record in load_records(rung)]
     gains = [100 * (run.max() - run[-5:].mean()) for run in runs]
     row = table.loc["measured here"]
     assert (row["runs"], row["mean gain"], row["largest"]) == (
         len(runs),
-        round(np.mean(gains), 2),
-        round(max(gains), 2),
+        f"{np.mean(gains):.2f}",
+        f"{max(gains):.2f}",
     )
     assert table.loc["the originals' logs", "runs"] == 24  # 26 logs, two of them shown twice
 
@@ -125,12 +125,12 @@ def test_consistency_shows_every_seed():
     records = load_records("a07")
     (axis,) = utils.plot_consistency({"a07": records}).axes
     texts = [text.get_text() for text in axis.texts]
-    assert texts == [f"{100 * accuracy:.2f}" for record in records for accuracy in record.test_accuracies[-5:]]
+    assert texts == [f"{row['test_correct'] / 100:.2f}" for record in records for row in record.epochs[-5:]]
 
 
 def test_sortable_table_formats_and_stays_a_table():
     table = pd.DataFrame({"size": [1000.0, np.nan], "name": ["x", "y"]}, index=["a", "b"])
-    page = SortableTable(table, {"size": "{:,.0f}"})._repr_html_()
+    page = SortableTable(table, {"size": "{:,.0f}".format})._repr_html_()
     assert page.count("onclick=") == 3  # the rung and two columns
     assert "<td>1,000</td>" in page
     assert "<td>–</td>" in page
@@ -142,12 +142,13 @@ def test_figures_show_the_table():
     front, measured = utils.pareto_front(table), table.dropna(subset="last five")
     whole, closer = utils.plot_size_against_accuracy(table, front).axes
     labels = " ".join(text.get_text() for axis in (whole, closer) for text in axis.texts).split()
-    assert sorted(labels) == sorted(measured.index)
+    assert set(front.index) <= set(labels) <= set(measured.index)  # others only where they have room
+    assert len(set(labels)) == len(labels)
     assert list(whole.lines[0].get_ydata()) == list(closer.lines[0].get_ydata()) == front["last five"].tolist()
     roads = [axis for axis in utils.plot_roads(table).axes if axis.has_data()]
     assert len(roads) == measured.index.str[0].nunique()
     records = [load_records(path.stem)[0] for path in sorted(RESULTS.glob("a0*.json"))[-2:]]
     curves = utils.plot_test_accuracy({"one": records[0], "two": records})
-    mean = np.mean([record.test_accuracies for record in records], axis=0)
+    mean = np.mean([np.array(record.test_accuracies, dtype=float) for record in records], axis=0)
     assert list(curves.axes[0].lines[1].get_ydata()) == pytest.approx(list(100 * mean))
     assert plt.get_fignums() == []

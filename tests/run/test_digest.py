@@ -14,9 +14,11 @@ from torch import nn
 
 import model
 from lab.ladders.rungs import find_rungs
+from lab.native.build import Source
 from lab.run.code import recipe_digest
 from lab.run.digest import code_digest
 from lab.run.source import Untraceable
+from lab.training import optimizers
 from lab.training.loop import begin, evaluate, run_epoch
 
 GEAR = """
@@ -362,3 +364,99 @@ def test_using_what_it_describes_leaves_it():
     trainee.optimizer.step()
     functools.reduce(lambda state, _: state, [recipe.schedule.__reduce_ex__(2)])
     assert recipe_digest(recipe) == before
+
+
+# ------------------------------------------------------------------------------------------- places
+
+
+def load_module(folder, name, text):
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+USER = "from {room} import turn\n\ndef act(x):\n    from {room} import turn as again\n    return turn(x) + again(x)\n"
+
+
+def test_what_moves_as_it_is_stays_the_same(tmp_path, monkeypatch):
+    """From one module into another, whether it is imported above or within."""
+    digests = []
+    for number, body in enumerate(("return 2 * x", "return 2 * x", "return 3 * x")):
+        room, user = f"room{number}", f"user{number}"
+        for name in (room, user):
+            monkeypatch.setitem(sys.modules, name, None)
+        load_module(tmp_path, room, f"def turn(x):\n    {body}\n")
+        digests.append(code_digest(load_module(tmp_path, user, USER.format(room=room)).act))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_two_things_of_one_name_are_refused(tmp_path, monkeypatch):
+    for name in ("red_room", "blue_room"):
+        monkeypatch.setitem(sys.modules, name, None)
+    red, blue = (load_module(tmp_path, name, "def turn(x):\n    return x\n") for name in ("red_room", "blue_room"))
+    with pytest.raises(Untraceable, match="red_room and blue_room both define turn; rename one of them"):
+        code_digest(red.turn, blue.turn)
+
+
+def test_constants_count_for_the_function_that_uses_them(tmp_path, monkeypatch):
+    """Two functions may each have a constant of one name."""
+
+    def digest(*values):
+        rooms = []
+        for letter, value in zip("ab", values, strict=True):
+            monkeypatch.setitem(sys.modules, f"{letter}_room", None)
+            text = f"RATE = {value}\n\ndef act_{letter}():\n    return RATE\n"
+            rooms.append(getattr(load_module(tmp_path, f"{letter}_room", text), f"act_{letter}"))
+        return code_digest(*rooms)
+
+    assert len({digest(1, 2), digest(2, 1), digest(1, 1), digest(2, 2)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("int add(int a, int b) {\n  return a + b;  // both\n}\n", True),
+        ("int add(int a,\n        int b)\n{ return a+b; }", True),
+        ("/* a sum */ int add(int a, int b) { return a + /* and */ b; }", True),
+        ("int add(int a, int b) { return a - b; }", False),
+        ("int add(int a, int c) { return a + b; }", False),
+    ],
+)
+def test_comments_and_layout_of_cplusplus_decide_nothing(text, same):
+    first = Source("int add(int a, int b) { return a + b; }\n")
+    assert (code_digest(first) == code_digest(Source(text))) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('s = "a // b";', 's = "a // c";'),
+        ("x = a - -b;", "x = a--b;"),
+        ("#define A 1\nint b;", "#define A 1 int b;"),
+        ("x = a / b;", "x = a; // b;"),
+        ("char c = '\"'; // x", "char c = '\"'; int x;"),
+        ("long double x;", "longdouble x;"),
+    ],
+)
+def test_what_looks_like_layout_or_a_comment_and_is_none_counts(one, other):
+    assert code_digest(Source(one)) != code_digest(Source(other))
+
+
+def test_a_directive_may_be_laid_out_in_several_lines():
+    assert code_digest(Source("#define ADD(a) \\\n  (a + 1)\n")) == code_digest(
+        Source("#define ADD(a) (a + 1)  // x\n")
+    )
+
+
+def test_another_optimiser_makes_no_other_stale(monkeypatch):
+    recipe = find_rungs(["a03"])[0].recipe
+    before = recipe_digest(recipe)
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "Lion", optimizers.Optimizer(lambda recipe, network: None, ()))
+    assert recipe_digest(recipe) == before
+    changed = optimizers.Optimizer(lambda recipe, network: None, ("momentum", "nesterov"))
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "SGD", changed)
+    assert recipe_digest(recipe) != before

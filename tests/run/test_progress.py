@@ -104,6 +104,8 @@ def test_a_notebook_shows_one_bar_that_is_gone_in_the_end(tmp_path):
 def test_an_interrupted_run_says_so_in_one_line():
     shell, shown = InteractiveShell(), []
     shell._showtraceback = lambda kind, value, lines: shown.append((kind.__name__, lines))
-    shell.run_cell("from lab.progress import Stopped\nraise Stopped('stopped in epoch 3; run the cell again to go on')")
+    shell.run_cell(
+        "from lab.run.progress import Stopped\nraise Stopped('stopped in epoch 3; run the cell again to go on')"
+    )
     assert shown == [("Stopped", ["stopped in epoch 3; run the cell again to go on"])]
     assert issubclass(progress.Stopped, KeyboardInterrupt)
