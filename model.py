@@ -1,8 +1,8 @@
 """Every network of the ladders, smallest idea first: three building blocks, then the networks.
 
 Input is always float32 (N, 1, 28, 28), output always logits (N, 10). A network is a plain
-`nn.Sequential`: its layers in the order in which they act. The comment behind a layer gives what comes
-out of it, channels x height x width, and its receptive field in pixels of the input, both for the default
+`nn.Sequential`: its layers in the order in which they act. The comment after a layer gives its output,
+channels x height x width, and its receptive field in pixels of the input, both for the default
 arguments; a test compares every comment with the traced network.
 
 | class             | rungs         | parameters      | receptive field |
@@ -40,8 +40,8 @@ class Dropout(nn.Dropout):
 
     torch draws one random number per activation, which takes longer than the convolutions of a small
     network. Here one 64-bit draw serves four activations, 16 bits each, so that p is rounded to the
-    nearest 1/65536 and the survivors are scaled by exactly that rounded rate. Elsewhere than on a CPU,
-    and at rates that 16 bits cannot tell from 0 or 1, this is `nn.Dropout` itself.
+    nearest 1/65536 and the survivors are scaled by exactly that rounded rate. Off the CPU, and
+    at rates that 16 bits cannot tell from 0 or 1, this is `nn.Dropout` itself.
 
     Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
@@ -62,7 +62,7 @@ class ConvUnit(nn.Sequential):
     """A convolution and the layers that follow it, in the order in which `after` names them.
 
     Args:
-        after: words out of "relu", "norm" (batch normalisation, Ioffe & Szegedy 2015) and "dropout";
+        after: words from "relu", "norm" (batch normalisation, Ioffe & Szegedy 2015) and "dropout";
             their order is part of the network. At `dropout=0` the dropout layer is left out.
     """
 
@@ -85,14 +85,14 @@ def project(in_channels, out_channels, *, bias=False):
 
 
 def filter_each(channels, *, padding=0):
-    """Convolve every channel by itself, 3x3: nine weights a channel."""
+    """Convolve every channel by itself, 3x3: nine weights per channel."""
     return nn.Conv2d(channels, channels, kernel_size=3, padding=padding, groups=channels, bias=False)
 
 
 class SeparableUnit(nn.Sequential):
     """A convolution in two: 3x3 on every channel by itself, 1x1 across channels; then normalisation and ReLU.
 
-    9 i + i o weights do what 9 i o do in a full convolution from i to o channels, if not all of what they do.
+    9 i + i o weights do much of what 9 i o do in a full convolution from i to o channels.
 
     Args:
         mix: the 1x1 convolution, for units that share one; its own by default.
@@ -491,9 +491,9 @@ class OneByOne(nn.Sequential):
 
 
 class DeepSeparable(nn.Sequential):
-    """Separable units, two before the pooling and six behind it: few weights a layer, so many layers.
+    """Separable units, two before the pooling and six after it: few weights per layer, so many layers.
 
-    Found by the search of notebook 98; the arguments are the widths, `last` that of the last unit, where it is another.
+    Found by the search of notebook 98; the arguments are the widths, `last` that of the last unit, where it differs.
     Rungs e01 and e02.
     """
 
@@ -516,7 +516,7 @@ class DeepSeparable(nn.Sequential):
 
 
 class WideSeparable(nn.Sequential):
-    """Separable units, three before the pooling and four wide ones behind it: what a short training prefers to depth.
+    """Separable units, three before the pooling and four wide ones after it: better than depth for short training.
 
     Found by the search of notebook 98. Rung e03.
     """

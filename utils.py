@@ -1,4 +1,4 @@
-"""The one import of every notebook: a table of contents of what stands in lab/, in the order of a run."""
+"""The one import of every notebook: a table of contents of lab/, in the order of a run."""
 
 # ruff: noqa: F401, I001
 
@@ -27,7 +27,7 @@ from lab.pages.probes import find_mistakes, multiply_accumulates, remeasure, sig
 from lab.pages.show import report
 from lab.pages.tables import compare, ladder_table
 
-# published results, and what may be said of them
+# published results, and the claims they support
 from lab.run.record import RunRecord
 from lab.run.results import load_records
 from lab.ladders.claims import Claim, difference, judge

@@ -1,1 +1,1 @@
-"""What stands behind utils.py; notebooks import `utils`, never this package."""
+"""The code behind utils.py; notebooks import `utils`, never this package."""

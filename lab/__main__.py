@@ -87,7 +87,7 @@ def main(arguments=None):
 
 
 def at_least(least):
-    """What argparse needs to read a whole number."""
+    """The argparse type of a whole number."""
 
     def read(text):
         number = int(text) if text.isdecimal() else None
@@ -133,7 +133,7 @@ def results_command(options):
         for name, recipe in rung.recipes.items():
             try:
                 records, left_out = merge_records(name, recipe.as_dict(), recipe_digest(recipe), options.run_dir)
-            except (RefusedRecord, DamagedFile, Untraceable) as error:  # the others are merged all the same
+            except (RefusedRecord, DamagedFile, Untraceable) as error:  # the others are still merged
                 print(f"{name}  as it was: {error}")
                 refused += 1
                 continue
@@ -155,7 +155,7 @@ def weights_command(options):
     from lab.training.data import load_digits
 
     digits = load_digits("mnist")
-    for rung in find_rungs(options.rungs):  # a run that has finished is only read back
+    for rung in find_rungs(options.rungs):  # a finished run is only read back
         run = fit(rung.recipe, digits, rung=rung.id, seed=SEED, device="cpu", threads=1)
         print(f"{rung.id}  {save_weights(run)}")
 
@@ -229,9 +229,9 @@ def bench_command(options):
 
 
 def speak_utf8():
-    """Text comes and goes as UTF-8, whatever the locale; bytes in names of files that are none stay what they are.
+    """Read and write text as UTF-8, whatever the locale; bytes in file names that are not UTF-8 stay as they are.
 
-    A warning is one line: where in the code it arose helps nobody who called a command.
+    A warning is one line: its place in the code does not help the user of a command.
     """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

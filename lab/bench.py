@@ -1,7 +1,7 @@
 """Images per second of the originals' training loop and of ours, measured side by side on this machine.
 
 Every measurement is a process of its own. All of them train the network of rung a07, 6,720 parameters, with its
-full augmentation (but the floor, which trains on one ready batch), batches of 128 and SGD. Rounds alternate between
+full augmentation (except the floor, which trains on one ready batch), batches of 128 and SGD. Rounds alternate between
 the contestants, so that a slow minute of the machine hits all of them; the median round counts.
 """
 
@@ -34,7 +34,7 @@ AUGMENTATION = (
 
 
 class _EnoughMeasured(Exception):
-    """Raised out of a training loop once the time is over."""
+    """Raised to leave a training loop once the time is over."""
 
 
 class _Meter:
@@ -141,7 +141,7 @@ CONTESTANTS = {"originals": originals_loop, "ours": our_loop, "floor": floor}
 
 
 def _run(contestant, *arguments, processes=1, threads):
-    """Images per second of `processes` processes together, each on so many threads."""
+    """Images per second of `processes` processes together, each on `threads` threads."""
     command = [sys.executable, "-m", "lab.bench", contestant, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     pipe = {"stdout": subprocess.PIPE, "encoding": "utf-8"}

@@ -10,18 +10,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
-STALE_SECONDS = 3600  # a temporary file that old was left behind by a process that was killed
+STALE_SECONDS = 3600  # a temporary file this old was left behind by a killed process
 
 
 def write_atomically(path, content):
-    """Write bytes or text to `path` in one step: readers see the old file or the new one, never a part.
+    """Write bytes or text to `path` in one step: readers see the old file or the new one, never part of one.
 
     Raises: OSError naming the file and the remedy, if the disk is full or the folder cannot be written;
-        what stood at `path` before stays.
+        the previous content of `path` stays.
     """
     path = Path(path)
     if isinstance(content, str):
-        content = content.encode("utf-8", "surrogateescape")  # names of files may hold bytes that no locale reads
+        content = content.encode("utf-8", "surrogateescape")  # file names may hold bytes that no locale reads
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

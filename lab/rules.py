@@ -32,7 +32,7 @@ def check(owner, values, rules):
 
 
 def check_fields(settings, rules):
-    """As `check`, for a dataclass, whose fields first become plain: numbers of numpy's become Python's own."""
+    """As `check`, for a dataclass, whose fields first become plain: numpy's numbers become Python's own."""
     for item in fields(settings):
         object.__setattr__(settings, item.name, plain(getattr(settings, item.name)))
     check(f"{type(settings).__name__}:", vars(settings), rules)
@@ -50,12 +50,12 @@ def plain(value):
 
 
 def whole(low, high):
-    """A whole number; True and False are none."""
+    """A whole number; True and False are refused."""
     return Rule(f"a whole number from {low:,} to {high:,}", lambda value: type(value) is int and low <= value <= high)
 
 
 def number(low=None, high=None, *, above=None, below=None):
-    """A number within bounds; NaN, infinity, True and False are none."""
+    """A number within bounds; NaN, infinity, True and False are refused."""
     high = LARGEST if high is below is None else high
     bounds = {"at least": (low, ge), "above": (above, gt), "at most": (high, le), "below": (below, lt)}
     given = {word: (bound, compare) for word, (bound, compare) in bounds.items() if bound is not None}
@@ -73,7 +73,7 @@ def one_of(*choices):
 
 
 def word():
-    """Something that can name a file or folder on every system, and nothing outside its place."""
+    """A valid name for a file or folder on every system, which cannot lead to another folder."""
     fits = re.compile(r"[A-Za-z0-9_-]+").fullmatch
     return Rule("letters, digits, _ or -", lambda value: isinstance(value, str) and fits(value) is not None)
 
@@ -88,7 +88,7 @@ def flag():
 
 
 def pair(rule):
-    """Two values, each of which keeps the rule."""
+    """Two values, each of which satisfies the rule."""
     return Rule(
         f"a pair, each {rule.expected}",
         lambda value: isinstance(value, tuple | list) and len(value) == 2 and all(map(rule.holds, value)),

@@ -1,1 +1,1 @@
-"""Many notebooks at once: executed, told of, indexed, published."""
+"""Many notebooks at once: executed, reported, indexed, published."""

@@ -1,4 +1,4 @@
-"""The command `python -m lab run`: which notebooks, on which data, and what is told of it."""
+"""The command `python -m lab run`: which notebooks, on which data, and what is reported."""
 
 import os
 import signal
@@ -40,8 +40,8 @@ def run(options):
         print(f"MNIST_ROOT={os.environ['MNIST_ROOT']} does not hold the four files in MNIST/raw", flush=True)
     print(NOTES[dataset], flush=True)
     if dataset == "mnist" and not folder:
-        load_digits("mnist")  # before several notebooks would fetch the same files at the same time
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch that is told to end takes its kernels along
+        load_digits("mnist")  # before several notebooks fetch the same files at once
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch that is terminated ends its kernels too
     parameters |= {"dataset": dataset}
     try:
         outcomes = run_all(notebooks, options.run_dir, parameters, options.jobs, seeds=options.seeds)

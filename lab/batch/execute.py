@@ -49,7 +49,7 @@ def execute(source, output, parameters, limit_seconds=LIMIT_SECONDS):
 
 
 def end_session(process):
-    """End papermill and the kernel it started, should either still be there."""
+    """End papermill and the kernel it started, if either still runs."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -58,7 +58,7 @@ def end_session(process):
 def _first_error(path):
     try:
         cells = nbformat.read(path, as_version=4).cells
-    except (OSError, NotJSONError):  # never written, or not whole: the disk was full
+    except (OSError, NotJSONError):  # never written, or incomplete: the disk was full
         return None
     for cell in cells:
         for output in cell.get("outputs", []):

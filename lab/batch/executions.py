@@ -20,8 +20,8 @@ from lab.run.record import RunRecord
 from lab.run.schema import DamagedFile
 from lab.training.data import MNIST_SHA256, find_file, mnist_root
 
-QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above so many parameters
-FAILED = ".failed"  # ending of a file that says in words why an execution failed
+QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above this many parameters
+FAILED = ".failed"  # suffix of a file that says in words why an execution failed
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )
@@ -59,7 +59,7 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
         runs = [pool.submit(run, notebook, chosen) for notebook, chosen in wanted]
         try:
             return [each.result() for each in runs]
-        except BaseException:  # interrupted: leave nothing behind that goes on writing
+        except BaseException:  # interrupted: leave no process that keeps writing
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(each.done() for each in runs):
                 for process in list(RUNNING):
@@ -75,7 +75,7 @@ def _choices(notebook, seeds):
 
 
 def _cost(notebook):
-    """Parameters of its network; 0 if it trains none, or none that can be known before it runs."""
+    """Parameters of its network; 0 if it trains none or they are not known before it runs."""
     try:
         return notebook.recipe.parameters if isinstance(notebook, Rung) else 0
     except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
@@ -94,7 +94,7 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
     """Execute one notebook with papermill in a process of its own, check it, and render it to HTML.
 
     Args:
-        run_dir: executed notebook, page, record, and the reason of a failure go to `<run_dir>/<id>/seed<k>.*`.
+        run_dir: executed notebook, page, record, and the reason for a failure go to `<run_dir>/<id>/seed<k>.*`.
         parameters: values that differ from the notebook's defaults.
 
     Returns: Outcome; failures are in it, not raised.
@@ -130,7 +130,7 @@ def run_one(notebook, run_dir, parameters, *, limit_seconds=LIMIT_SECONDS):
 
 
 def _keep_reason(path, error):
-    """Leave word beside the executed notebook, for the index; a full disk has been reported already."""
+    """Keep the reason beside the notebook, for the index; a full disk has been reported already."""
     with contextlib.suppress(OSError):
         if error:
             write_atomically(path, error)
@@ -139,11 +139,11 @@ def _keep_reason(path, error):
 
 
 def find_records(run_dir, rung_id, seed):
-    """Where a rung may have left the record of a seed, and which version of the file it is: no clock is asked.
+    """Where a rung may have left the record of a seed, and the version of that file: no clock is read.
 
-    Besides `<run_dir>/<rung>` that is "<rung>-own", where recipes go that are not the published one.
+    That is `<run_dir>/<rung>`, or "<rung>-own" for recipes other than the published one.
 
-    Returns: dictionary by path; a file that is written again has another number, time or size.
+    Returns: dictionary by path; a rewritten file has another inode, time or size.
     """
     folders = (
         folder for folder in Path(run_dir).glob("*") if re.fullmatch(rf"{re.escape(rung_id)}(-.*)?", folder.name)
@@ -167,9 +167,9 @@ def choose_record(rung_id, written, parameters):
 
 
 def check_record(path, parameters):
-    """The run record in a file; NotRun unless it is of a finished run with the parameters that were asked for.
+    """The run record in a file; NotRun unless it is of a finished run with the requested parameters.
 
-    Another run that is still alive may write to the same place.
+    Another run may still be writing to the same place.
     """
     try:
         record = RunRecord.read(path)
@@ -202,7 +202,7 @@ def publish(notebook):
 
 
 def make_canonical(path):
-    """Remove from a notebook all that differs from run to run and that no reader needs; keep its outputs."""
+    """Remove from a notebook all that differs between runs and no reader needs; keep its outputs."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -1,4 +1,4 @@
-"""Executed notebooks as HTML pages, whose links lead to what is there: another page, or the project's repository."""
+"""Executed notebooks as HTML pages, whose links lead to what exists: another page, or the project's repository."""
 
 import html
 import os
@@ -26,10 +26,10 @@ def render_page(path):
 
 
 def mend_links(run_dir):
-    """Let every relative link of every page in a folder of runs lead to a page that is there, or to the repository.
+    """Point every relative link of every page in a folder of runs to an existing page, or to the repository.
 
-    What the notebook links stays in `data-link`, as a path from the project's folder, so that a page that is made
-    later is found when links are mended again.
+    The original target stays in `data-link`, as a path from the project's folder, so that a page made later is
+    found when links are mended again.
     """
     notebooks = find_notebooks()
     pages = {notebook.path: find_pages(run_dir, notebook.id) for notebook in notebooks}
@@ -53,7 +53,7 @@ def _mend(tag, page, source, pages, own):
 
     Args:
         pages: paths of pages by path of their notebook.
-        own: notebooks that are in no repository.
+        own: notebooks that are not in the repository.
     """
     given = {name: html.unescape(value) for name, _, value in ATTRIBUTE.findall(tag)}
     link = given.get("data-link", given.get("href", ""))
@@ -78,7 +78,7 @@ def _choose(page, candidates):
 
 
 def _to_page(page, target, fragment):
-    """A link to a heading of a page; GitHub spells its name in lower case, the page as it stands."""
+    """A link to a heading of a page; GitHub spells its name in lower case, the page as written."""
     address = "" if target == page else _quote(os.path.relpath(target, page.parent))
     if not fragment:
         return address or "#"
@@ -88,7 +88,7 @@ def _to_page(page, target, fragment):
 
 
 def _to_repository(target, fragment):
-    """The address of a file or folder of the project; None for what is not there."""
+    """The address of a file or folder of the project; None if it does not exist."""
     if not target.is_relative_to(ROOT) or not target.exists():
         return None
     settings, kind = project(), "tree" if target.is_dir() else "blob"

@@ -1,4 +1,4 @@
-"""`index.html` of a folder of runs: every record, executed notebook and failure that lies there, whoever made it."""
+"""`index.html` of a folder of runs: every record, executed notebook and failure found there, whoever made it."""
 
 import html
 import math
@@ -19,7 +19,7 @@ from lab.run.schema import DamagedFile
 
 STEM = re.compile(r"seed(\d+)(-[0-9a-f]{12})?")
 ENDINGS = (".json", ".ipynb", ".html", FAILED, ".checkpoint")
-WIDTH, HEIGHT, BEST = 96, 28, 0.001  # of a curve, in pixels; the error at its upper edge
+WIDTH, HEIGHT, BEST = 96, 28, 0.001  # of a curve: pixels, and the error at its upper edge
 LONGEST = 500  # characters of a reason; the page has all of it
 COLUMNS = ("notebook", "seed", "data", "epochs", "test accuracy, %", "by epoch", "remarks")
 
@@ -32,7 +32,7 @@ class Row:
     seed: int
     earlier: bool  # a later run with other settings or code took its place
     record: RunRecord | None
-    page: Path | None  # what its title leads to, from the folder of runs
+    page: Path | None  # what its title links to, from the folder of runs
     remarks: tuple[str, ...]
     is_bad: bool
 
@@ -64,7 +64,7 @@ def _owner(name, known):
 def _title(notebook):
     try:
         return notebook.title
-    except ValueError:  # a file that is no notebook has a name at least
+    except ValueError:  # a file that is not a notebook still has a name
         return notebook.path.stem
 
 
@@ -112,7 +112,7 @@ def _row(folder, run_dir, stem, endings):
 
 
 def _failure(stem, endings):
-    """Why an execution failed, in words; None if it did not, or has left nothing that tells."""
+    """Why an execution failed, in words; None if it did not, or left no explanation."""
     try:
         if FAILED in endings:
             return _shortened(stem.with_suffix(FAILED).read_text(encoding="utf-8", errors="replace"))
@@ -120,7 +120,7 @@ def _failure(stem, endings):
             check_executed(stem.with_suffix(".ipynb"))
     except NotRun as error:
         return _shortened(str(error))
-    except Exception as error:  # what is no notebook may raise anything
+    except Exception as error:  # a file of another kind may raise anything
         return f"{stem.name}.ipynb cannot be read: {_shortened(str(error))}"
     return None
 
@@ -191,7 +191,7 @@ def _cells(record):
 
 
 def curve(accuracies):
-    """An inline SVG of accuracies by epoch, fractions; what it shows is said for who cannot see it.
+    """An inline SVG of accuracies by epoch, fractions; what it shows is described for those who cannot see it.
 
     Its height is the number of decimal places of the error, from 1 at the bottom to BEST at the top: a tenth of the
     error is always the same step, and curves of all runs can be compared.

@@ -1,4 +1,4 @@
-"""How executions ended: a line as each one does, a table at the end, and what several seeds come to."""
+"""How executions ended: a line as each one does, a table at the end, and a summary over seeds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Outcome:
 
     @property
     def name(self):
-        """What tells it from the other executions of a batch: "a03", or "a03 seed 1"."""
+        """Its name among the executions of a batch: "a03", or "a03 seed 1"."""
         seed = self.path.stem.removeprefix("seed")
         return self.id if seed == "0" else f"{self.id} seed {seed}"
 
@@ -55,7 +55,7 @@ def format_seeds(notebooks, outcomes):
 
     Args:
         notebooks: all that were executed.
-        outcomes: Outcomes; those without a record have failed and count for nothing.
+        outcomes: Outcomes; those without a record have failed and are not counted.
 
     Returns: text; empty if no rung was trained.
     """

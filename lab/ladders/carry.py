@@ -1,4 +1,4 @@
-"""Results outlive a change of code that changes no number: `python -m lab carry COMMIT` shows that it does not.
+"""Results survive a code change that changes no number; `python -m lab carry COMMIT` checks that it changes none.
 
 The code at COMMIT and the present code train every recipe once more, for all of its epochs, on part of the bundled
 sample. Where losses, counts and final weights agree to the last bit, results/same_bits.json says so, and what was made
@@ -16,7 +16,7 @@ from pathlib import Path
 from lab.files import ROOT
 from lab.run.same_bits import SAME_BITS, note
 
-# run in either tree, so it may only use what has been there since the first results
+# run in either tree, so it may only use what has existed since the first results
 PROBE = """
 import contextlib, hashlib, json, sys
 import utils
@@ -42,14 +42,14 @@ print(json.dumps({"digest": recipe_digest(recipe), "bits": bits}))
 
 
 def carry(names, commit, *, images=512, jobs=2, path=SAME_BITS):
-    """Compare the code at a commit with the present code; yield a name, and None or what differs, as they are done.
+    """Compare the code at a commit with the present code; yield a name, and None or what differs, as each is done.
 
     Args:
         names: of results, ablations included.
         commit: anything git understands.
         images: of the sample, to train on.
         jobs: recipes at a time, on one thread each.
-        path: the file that keeps what was found equal.
+        path: the file that records what was found equal.
 
     Raises: ValueError if the commit is unknown; RuntimeError with the last lines of a run that failed.
     """
@@ -73,13 +73,13 @@ def carry(names, commit, *, images=512, jobs=2, path=SAME_BITS):
                     note(path, entry | {"commit": hash_of_old, "images": images})
                 yield name, difference
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # of an error, which nothing after it can mend
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error the remaining runs are pointless
             _git("worktree", "remove", "--force", str(old))
 
 
 def _probe(tree, name, images, run_dir):
     command = [sys.executable, "-c", PROBE, name, str(images), str(run_dir)]
-    environment = os.environ | {"PYTHONUTF8": "1"}  # earlier code read files as the locale says
+    environment = os.environ | {"PYTHONUTF8": "1"}  # earlier code read files in the locale's encoding
     done = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", env=environment)
     if done.returncode:
         raise RuntimeError(f"{name} failed in {tree}:\n{done.stderr[-2000:]}")

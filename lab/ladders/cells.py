@@ -1,7 +1,7 @@
-"""What a cell may use of `utils` when it is run by itself, to learn the recipe, the ablations or the claims of a rung.
+"""What a cell may use of `utils` when it is run alone to learn the recipe, the ablations or the claims of a rung.
 
-Such a cell describes; it trains and draws nothing. So it gets the few names that it takes to describe, and
-what stands above this room need not be there.
+Such a cell describes; it trains and draws nothing. So it gets only the few names needed to describe,
+and the rooms built on this one need not be there.
 """
 
 from dataclasses import is_dataclass
@@ -17,7 +17,7 @@ TRANSFORMS = {name: kind for name, kind in vars(augment).items() if is_dataclass
 
 
 class Names(ModuleType):
-    """Stands for `utils`; whatever else is asked of it is refused with a list of what it has."""
+    """Stands in for `utils`; any other name is refused with a list of what it has."""
 
     def __getattr__(self, name):
         known = ", ".join(sorted(name for name in vars(self) if not name.startswith("_")))

@@ -1,4 +1,4 @@
-"""Effects, how sure they are, and sentences that may only be said if they are."""
+"""Effects, how certain they are, and sentences allowed only when they are certain."""
 
 import math
 import statistics
@@ -36,7 +36,7 @@ def contrast(parts):
     Args:
         parts: (weight, list of numbers, one entry per seed) of each group.
 
-    Source: Satterthwaite 1946; of two groups with weights 1 and -1 it is Welch's interval.
+    Source: Satterthwaite 1946; for two groups with weights 1 and -1 it is Welch's interval.
     """
     estimate, n = sum(weight * statistics.mean(group) for weight, group in parts), tuple(len(g) for _, g in parts)
     if min(n) < 2:
@@ -64,14 +64,14 @@ def difference_from(values, constant=0.0):
 def compare_runs(after, before, name="test accuracy"):
     """Compare the runs of two recipes in one measure, in points: in pairs where seeds pair, else by Welch's interval.
 
-    Seeds pair where every random number is the same: recipes that differ in learning rate or schedule only begin with
-    the same weights and see the same images in the same order, distorted and dropped out alike.
+    Seeds pair where every random number is the same: recipes that differ only in learning rate or schedule begin with
+    the same weights and see the same images in the same order, with the same distortions and dropout.
     """
     return compare_seeds(_by_seed(after, name), _by_seed(before, name), alike=_are_alike(after, before))
 
 
 def compare_seeds(after, before, *, alike):
-    """As `compare_runs`, of one number by seed on each side; `alike` says that their random numbers are the same."""
+    """As `compare_runs`, for one number per seed on each side; `alike`: whether their random numbers are the same."""
     pairs = _in_pairs(after, before) if alike else []
     return difference_from(pairs) if len(pairs) > 1 else difference(list(after.values()), list(before.values()))
 
@@ -82,7 +82,7 @@ def compare_changes(both, first, second, neither, name="test accuracy"):
     Args:
         both, first, second, neither: runs with both changes, with one of them, and with none.
 
-    `both` is paired with `first`, and `second` with `neither`, where seeds pair; the order matters for nothing else.
+    `both` is paired with `first`, and `second` with `neither`, where seeds pair; the order matters only for that.
     """
     values = [_by_seed(records, name) for records in (both, first, second, neither)]
     if _are_alike(both, first) and _are_alike(second, neither):
@@ -105,9 +105,9 @@ def _are_alike(after, before):
 
 
 def draws(recipe):
-    """What of a recipe, as a dictionary, decides random numbers: runs alike in it begin alike and see the same."""
+    """What decides random numbers in a recipe, a dictionary: runs equal in it begin alike and see the same."""
     names = ("network", "arguments", "augmentation", "batch_size", "held_out", "epochs")
-    return [*(recipe[name] for name in names), recipe.get("compiled", False)]  # which drops out in its own way
+    return [*(recipe[name] for name in names), recipe.get("compiled", False)]  # it has its own dropout
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class Claim:
         sentence: what is claimed.
         of: name of a rung or ablation.
         relation: "above", "below", or "within" (no further than `margin` from).
-        against: another name, or a number in the unit of the measure. Three names: with `of` four runs of two changes,
-            where `of` has both, then one of them, the other, and neither; what both do beyond the sum of each alone.
+        against: another name, or a number in the unit of the measure. Three names for two changes: `of` has both,
+            the three have the first, the second, and neither; what both do beyond the sum of each alone.
         measure: a key of `lab.ladders.measures.MEASURES`.
         margin: percentage points; the difference has to be beyond it, or for "within" inside it.
 
@@ -161,7 +161,7 @@ class Claim:
 
     @property
     def compared(self):
-        """Both sides in words: "gap, b08 minus 0.1"; against zero only what is measured."""
+        """Both sides in words: "gap, b08 minus 0.1"; against zero, only the measure."""
         bound = "" if self.against == 0 else f" minus {self.against}"
         if isinstance(self.against, tuple):
             bound = " minus {}, beyond {} minus {}".format(*self.against)
@@ -176,13 +176,13 @@ class Claim:
         low, high = (found.low, found.high) if self.relation != "below" else (-found.high, -found.low)
         if self.relation == "within":
             holds, fails = max(-low, high) < self.margin, low > self.margin or high < -self.margin
-        else:  # an interval without width, of runs that are the same to the last bit, decides as well
+        else:  # an interval of zero width, of runs equal to the last bit, decides as well
             holds, fails = low > self.margin, high < self.margin or low == high <= self.margin
         return "shown" if holds else "refuted" if fails else "not shown"
 
 
 class UncutTable(pd.DataFrame):
-    """A table that shows long texts whole."""
+    """A table that shows long texts in full."""
 
     def _repr_html_(self):
         with pd.option_context("display.max_colwidth", None):

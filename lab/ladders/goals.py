@@ -16,7 +16,7 @@ NO_LINEAR = "no `Linear` layer"
 
 @dataclass(frozen=True)
 class Goal:
-    """Limits of a recipe, and the test accuracy that its runs have to reach on average; accuracies are exact."""
+    """Limits on a recipe, and the test accuracy that its runs must reach on average; accuracies are exact."""
 
     parameters_below: int = 8_000
     epochs_at_most: int = 15
@@ -54,7 +54,7 @@ class Goal:
         return found
 
     def verdict(self, recipe, summary):
-        """Whether runs meet the goal, in a few words: "held by 10 of 10 seeds", or what they miss it by."""
+        """Whether runs meet the goal, in a few words: "held by 10 of 10 seeds", or how far they miss it."""
         checks = self.checks(recipe, summary)
         parts = [f"too many {limit}" for limit in ("parameters", "epochs") if not checks[limit]]
         parts += [] if checks.get(NO_LINEAR, True) else ["a `Linear` layer"]

@@ -15,7 +15,7 @@ STEADY_SHARE = Fraction("0.8")  # of the seeds must hold the target in each of t
 
 
 def rounded(value, places=2):
-    """A number as text with so many decimal places; a float stands for the simple fraction that it comes from."""
+    """A number as text with `places` decimal places; a float stands for the simple fraction it comes from."""
     exact = Fraction(value).limit_denominator(10**9)
     quotient = Decimal(exact.numerator) / Decimal(exact.denominator)
     return str(quotient.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
@@ -38,7 +38,7 @@ def signed(points):
 
 
 def limit(fraction):
-    """A limit in percent, with as many places as it takes: "99.4 %", "80 %"."""
+    """A limit in percent, with as many places as needed: "99.4 %", "80 %"."""
     return f"{float(100 * fraction):g} %"
 
 
@@ -76,10 +76,10 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics over the seeds of one rung; accuracies are exact fractions, their deviation is none."""
+    """Statistics over the seeds of one rung; accuracies are exact fractions, their deviation is not."""
 
     rung: str
-    headlines: tuple[Fraction, ...]  # of every seed the mean of its last five epochs, or its last epoch if that counts
+    headlines: tuple[Fraction, ...]  # for every seed the mean of its last five epochs, or its last epoch if that counts
     mean: Fraction  # of these
     std: float | None  # of these; None for a single seed
     worst: Fraction  # the lowest of these
@@ -87,7 +87,7 @@ class Summary:
     last5: Fraction  # mean over seeds of the mean of the last five epochs
     final: Fraction  # mean over seeds of the last epoch
     clean_train: Fraction
-    steady: int  # so many seeds reached the target in each of their last epochs
+    steady: int  # how many seeds reached the target in each of their last epochs
 
     @property
     def n(self):
@@ -137,5 +137,5 @@ def summary_row(summary):
 
 
 def measured_over(count):
-    """In words, for a mean over so many last epochs."""
+    """In words, for a mean over the last `count` epochs."""
     return "after the last epoch" if count == 1 else f"mean of the last {count} epochs"

@@ -7,7 +7,7 @@ from lab.files import ROOT
 from lab.run.code import digest_or_reason
 from lab.run.results import folder_of, load_records, why_refused
 
-MINUTES = {50_000: 60, 1_000_000: 240}  # wall-clock limit of one run by parameters below; larger ones get the last
+MINUTES = {50_000: 60, 1_000_000: 240}  # wall-clock limit of one run below these parameters; larger ones get the last
 LARGEST_MINUTES = 600
 
 

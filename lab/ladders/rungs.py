@@ -1,4 +1,4 @@
-"""Every notebook and rung as the file tells it: name, first heading, parameters, recipe, sources."""
+"""Every notebook and rung as its file gives it: name, first heading, parameters, recipe, sources."""
 
 import ast
 import contextlib
@@ -29,14 +29,14 @@ DEFINITIONS = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the project, or one that a reader has put beside them."""
+    """A notebook of the project, or one that a reader has added."""
 
     path: Path
     name: str | None = None  # its id, where that of the file is taken
 
     @property
     def id(self):
-        """What the file name begins with, "a05"; of a notebook without a number, its whole name."""
+        """What the file name begins with, "a05"; for a notebook without a number, its whole name."""
         match = NUMBERED.match(self.path.stem)
         return self.name or (match[1] if match else self.path.stem)
 
@@ -73,7 +73,7 @@ class Notebook:
         return sources[0]
 
     def defaults(self):
-        """Its parameters and their published values; none if it has nothing to be set."""
+        """Its parameters and their published values; empty if nothing can be set."""
         if not self.has("parameters"):
             return {}
         scope = self.run_cell("parameters", {})
@@ -170,7 +170,7 @@ class Rung(Notebook):
 
     @property
     def measure(self):
-        """What its goal speaks of, as a key of `lab.ladders.measures.MEASURES`."""
+        """What its goal is about, as a key of `lab.ladders.measures.MEASURES`."""
         return "final test accuracy" if self.goal.at_the_end else "test accuracy"
 
     @property
@@ -179,7 +179,7 @@ class Rung(Notebook):
         return self.summary_of(self.id)
 
     def summary_of(self, name):
-        """The same for one of its recipes, of the accuracy that the goal of the rung speaks of."""
+        """The same for one of its recipes, for the accuracy that the rung's goal is about."""
         records = load_records(name)
         return Summary.of(records, at_the_end=self.goal.at_the_end) if records else None
 
@@ -197,13 +197,13 @@ class Rung(Notebook):
 
     @property
     def ends_tutorial(self):
-        """Whether it is the last rung of its road that rebuilds a tutorial; those behind it are ours."""
+        """Whether it is the last rung of its road that rebuilds a tutorial; later ones are ours."""
         rungs = [rung for rung in find_rungs() if rung.ladder == self.ladder and rung.source]
         return self.ladder.is_road and bool(rungs) and self.id == rungs[-1].id
 
 
 def find_notebooks(names=()):
-    """Every notebook in reading order, those of readers last but for the end, or those whose ids are named.
+    """Every notebook in reading order, readers' own just before 98 and 99, or those whose ids are named.
 
     Raises: ValueError naming the ids that do not exist, or that two notebooks share.
     """
@@ -237,10 +237,10 @@ def _reading_order(notebook):
 
 
 def find_rungs(names=()):
-    """As `find_notebooks`, for rungs; ValueError if a notebook that is named is none.
+    """As `find_notebooks`, for rungs; ValueError if a named notebook is not a rung.
 
-    Unless it is named, a rung that has no recipe one could train is left out with a warning that names it: a notebook
-    that somebody is working on keeps none of the others from being run, planned or shown.
+    Unless it is named, a rung without a trainable recipe is left out with a warning that names it: an unfinished
+    notebook does not keep the others from being run, planned or shown.
     """
     found = find_notebooks(names)
     others = [notebook.id for notebook in found if not isinstance(notebook, Rung)]
@@ -251,14 +251,14 @@ def find_rungs(names=()):
 
 
 def is_usable(notebook):
-    """Whether a notebook is none of a rung, or of one whose recipes can be made; a warning says what is wrong."""
+    """Whether a notebook is not a rung, or is one whose recipes can be made; a warning says what is wrong."""
     state = notebook.path.stat()
     return not notebook.is_rung or _can_be_made(notebook.path, (state.st_ino, state.st_mtime_ns, state.st_size))
 
 
 @functools.cache
 def _can_be_made(path, version):
-    """Found out, and said, once for every version of the file."""
+    """Checked, with the warning, once for every version of the file."""
     try:
         return all(recipe.parameters for recipe in Rung(path).recipes.values())
     except Exception as error:  # a reader's network may raise anything

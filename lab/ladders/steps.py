@@ -1,4 +1,4 @@
-"""The rungs as data for other tools; the fields are relied upon, see `python -m lab steps --json`."""
+"""The rungs as data for other tools, which rely on the fields, see `python -m lab steps --json`."""
 
 from lab.ladders.goals import CONSISTENT
 from lab.ladders.rungs import find_rungs

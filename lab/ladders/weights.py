@@ -10,11 +10,11 @@ from lab.run.results import RESULTS, load_records
 from lab.run.schema import DamagedFile
 
 WEIGHTS = RESULTS / "weights"
-SEED = 0  # named in advance, never the best one
+SEED = 0  # chosen in advance, never the best one
 
 
 def save_weights(run, folder=WEIGHTS):
-    """Keep the network of a finished run, with what its record says of it. Returns the path.
+    """Keep the network of a finished run, with what its record says about it. Returns the path.
 
     Raises: ValueError if it is not the published run of its rung.
     """

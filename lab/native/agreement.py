@@ -1,4 +1,4 @@
-"""Whether a run would begin as it would with torch: loss, gradient and measurement of its first images."""
+"""Whether a run would begin as with torch: loss, gradient and measurement of its first images."""
 
 import copy
 from dataclasses import replace
@@ -13,22 +13,22 @@ from lab.native.library import LANES, PACE, Compiled, draw
 from lab.training.data import Split
 from lab.training.loop import begin, prepare
 
-IMAGES = 96  # that are looked at, at most
-LOSS = 1e-4  # tolerance as a share of it: rounding makes 1e-7, but a pixel may be read from beside its place
-MEASURED = 5e-6  # the same of the loss in eval mode, of images as they are; new statistics move it by little
+IMAGES = 96  # to compare, at most
+LOSS = 1e-4  # relative tolerance: rounding makes 1e-7, but a pixel may be read from a place beside its own
+MEASURED = 5e-6  # the same for the loss in eval mode, on undistorted images; new statistics hardly move it
 GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, but see below
-NOISE = 1e-3  # as a share of the largest of all: where a gradient sums up to nothing, rounding is all there is
+NOISE = 1e-3  # as a share of the largest of all: where a gradient cancels out, only rounding is left
 
-STILL = np.array([(0, 0, 1, 0)], dtype=PACE)  # a batch after which weights are as they were
+STILL = np.array([(0, 0, 1, 0)], dtype=PACE)  # a batch that leaves weights unchanged
 
 
 def disagreement(recipe, split, seed):
     """Where the compiled trainer and torch in double precision differ, in words; None if they agree.
 
-    Both begin the run that `seed` would begin, apart from the caller's random numbers, and compare its first batch and,
-    if they have to, sixteens of its first images. For where the two largest of four pixels are nearly equal, or one is
-    nearly 0, single precision can decide otherwise, and the gradient jumps by some percent. Sixteen images without such
-    a pixel are soon found, but a trainer that is wrong about a network is so on all of them.
+    Both begin the run of `seed`, without touching the caller's random numbers, and compare its first batch and, if
+    needed, groups of sixteen of its first images. Where the two largest of four pixels are nearly equal, or one is
+    nearly 0, single precision can decide otherwise, and the gradient jumps by a few percent. Sixteen images without
+    such a pixel are soon found, but a trainer that is wrong about a network is wrong on all of them.
     """
     with torch.random.fork_rng(devices=[]):
         ours, theirs = (begin(recipe, seed, torch.device("cpu"), len(split)) for _ in range(2))
@@ -59,25 +59,25 @@ def disagreement(recipe, split, seed):
 
 
 class GivenMask(nn.Module):
-    """What dropout does, with a mask that it is given: the scale of what is kept, and 0."""
+    """Dropout with a given mask: the scale of what is kept, and 0."""
 
     def forward(self, maps):
         return maps * self.mask if self.training else maps
 
 
 def with_given_masks(network):
-    """The same layers with others in place of those that drop something, and these."""
+    """The same layers with a GivenMask in place of every dropout layer, and a list of these."""
     layers = [GivenMask() if dropped_of(layer) else layer for layer in layers_of(network)]
     return nn.Sequential(*layers), [layer for layer in layers if isinstance(layer, GivenMask)]
 
 
 def _untouched(recipe):
-    """The recipe with transforms of its own, for one may have a state, which only the real run may change."""
+    """The recipe with its own transforms: one may have a state, which only the real run may change."""
     return replace(recipe, augmentation=copy.deepcopy(recipe.augmentation))
 
 
 def _by_torch(network, images, batch):
-    """Loss, gradient weight by weight, and then the loss in eval mode of the same images undistorted."""
+    """Loss, gradient weight by weight, and the loss in eval mode on the same images undistorted."""
     network.train().zero_grad()
     loss = F.cross_entropy(network(images), batch.labels)
     loss.backward()
@@ -88,7 +88,7 @@ def _by_torch(network, images, batch):
 
 
 def _same(found, gradients):
-    """Whether gradients, one array of all weights and a tensor for each, are the same but for rounding."""
+    """Whether gradients, one array of all weights and a tensor for each, agree up to rounding."""
     largest, start = max(gradient.abs().max().item() for gradient in gradients), 0
     for gradient in gradients:
         part = torch.from_numpy(found[start : start + gradient.numel()]).view(gradient.shape)

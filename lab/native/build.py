@@ -17,7 +17,7 @@ TOKEN = re.compile(rf"{COMMENT_OR_TEXT}|\w[\w.]*|{OPERATOR}|\\?\n|[^\w\s]", re.D
 
 
 class Source(str):
-    """The text of a file of C++; for a digest it is its tokens alone, without comments and layout."""
+    """The text of a C++ file; a digest counts only its tokens, not comments and layout."""
 
     def tokens(self):
         """Tokens, a directive of the preprocessor on a line of its own."""
@@ -61,7 +61,7 @@ class CannotCompile(RuntimeError):
 
 
 def load_library():
-    """The compiled trainer; five seconds of compiling, once a process.
+    """The compiled trainer; five seconds of compiling, once per process.
 
     The compiler is g++ unless CXX names another, with arguments if it needs any. Raises: CannotCompile.
     """
@@ -77,7 +77,7 @@ def load_library():
 
 @functools.cache
 def _build(*command):
-    """Compile for this very processor, in a folder of its own, so that nothing old can be found."""
+    """Compile for this very processor, in a fresh folder, so that no old library can be found."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             for path, content in SOURCES.items():
@@ -93,6 +93,6 @@ def _build(*command):
             library = ctypes.CDLL(str(target))
         for function, result in FUNCTIONS.items():
             getattr(library, function).restype = result
-    except (OSError, AttributeError) as error:  # AttributeError: a library of something else
+    except (OSError, AttributeError) as error:  # AttributeError: some other library
         raise CannotCompile(f"compiling it with {' '.join(command)} failed: {error}") from error
     return library

@@ -1,7 +1,7 @@
-"""Which networks the compiled trainer knows, and what it is told of them.
+"""Which networks the compiled trainer knows, and how they are described to it.
 
-A layer is known if a fresh one of torch's could stand in for it: of the very type, with every setting as usual, no hook
-and no method of its own, and weights that are float32 and trained. So what is unheard of is refused, not overlooked.
+A layer is known if a fresh torch layer could replace it: of exactly that type, with every setting as usual, no hook
+and no method of its own, and weights that are float32 and trained. So anything unknown is refused, not overlooked.
 """
 
 import inspect
@@ -43,9 +43,9 @@ def norms(network):
 
 
 def layers_of(layer):
-    """The layers of an nn.Sequential in the order in which they act, those of a sequence within it in its place.
+    """The layers of an nn.Sequential in the order in which they act, with nested sequences expanded.
 
-    It may be a subclass that changes nothing about how one works. Raises: NotImplementedError for any other.
+    A subclass that works in the same way is allowed. Raises: NotImplementedError for any other.
     """
     if not isinstance(layer, nn.Sequential):
         return [layer]
@@ -59,7 +59,7 @@ def layers_of(layer):
 
 
 def dropped_of(layer):
-    """How many activations out of RATES a layer drops; none if it is no dropout."""
+    """How many activations out of RATES a layer drops; 0 if it is not dropout."""
     return round(layer.p * RATES) if isinstance(layer, nn.Dropout) else 0
 
 
@@ -91,12 +91,12 @@ def _describe(network):
 
 
 def _describe_pool(layer, side):
-    """What kind of pooling a layer is on maps of so many pixels each way, and how many it leaves."""
+    """What kind of pooling a layer is on maps of `side` pixels each way, and how many it leaves."""
     if type(layer) is nn.AdaptiveAvgPool2d:
         _require_usual(layer, nn.AdaptiveAvgPool2d(1))
         return GLOBAL, 1
     if type(layer) is nn.AvgPool2d and layer.kernel_size == side:
-        _require_usual(layer, nn.AvgPool2d(side, layer.stride))  # it is at one place, so it never strides
+        _require_usual(layer, nn.AvgPool2d(side, layer.stride))  # it has one window, so it never strides
         return GLOBAL, 1
     _require_usual(layer, type(layer)(2))
     return MAX if type(layer) is nn.MaxPool2d else AVERAGE, side // 2
@@ -105,7 +105,7 @@ def _describe_pool(layer, side):
 def _take_unit(layers, inputs, side, offsets):
     """Take a convolution and what belongs to it from the front of a list of layers; describe it.
 
-    It reads maps of so many channels and so many pixels each way.
+    It reads maps of `inputs` channels and `side` pixels each way.
     """
     taken = []
 
@@ -157,7 +157,7 @@ def _take_unit(layers, inputs, side, offsets):
 
 
 def _offsets(network):
-    """Where each weight begins among all of them, by its identity."""
+    """Where each weight begins among all of them, by its id."""
     offsets, weights = {}, 0
     for parameter in network.parameters():
         offsets[id(parameter)] = weights
@@ -166,7 +166,7 @@ def _offsets(network):
 
 
 def _require_own_weights(network, units, head):
-    """Units may share a convolution as a whole; no other weight or statistic, and all belong to a layer."""
+    """Units may share a whole convolution, but no other weight or statistic; all belong to a layer."""
     filters = {unit[name] for unit in units for name in ("weight", "pointwise")}
     convolutions = [module for module in network.modules() if type(module) is nn.Conv2d]
     tensors = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
@@ -188,7 +188,7 @@ def _require_same(layer, found, expected):
 
 
 def _traits(layer):
-    """All that there is to a layer, by name, but for the values of its weights and statistics."""
+    """Everything about a layer, by name, except the values of its weights and statistics."""
     traits = {name: value for name, value in vars(layer).items() if name not in ("_parameters", "_buffers", "training")}
     for name, tensor in (layer._parameters | layer._buffers).items():
         traits |= {f"{name}.{trait}": getattr(tensor, trait, None) for trait in TRAITS}

@@ -12,7 +12,7 @@ using Lanes = float __attribute__((vector_size(64)));
 inline Lanes &lanes(float *place) { return *reinterpret_cast<Lanes *>(place); }
 inline const Lanes &lanes(const float *place) { return *reinterpret_cast<const Lanes *>(place); }
 
-// Where a map lies: the distances, in floats, between neighbours along an axis.
+// The layout of a map: the distances, in floats, between neighbours along an axis.
 struct Stride {
     long plane, row;
 };
@@ -74,7 +74,7 @@ void in_parts(int count, int most, Body body) {
     }
 }
 
-// Weights (outputs, inputs, K, K) in the order in which tiles read them; `transposed` for the way back.
+// Weights (outputs, inputs, K, K) in the order in which tiles read them; `transposed` for the backward pass.
 inline void pack(const float *weights, int outputs, int inputs, int k, bool transposed, float *packed) {
     int area = k * k, to = transposed ? inputs : outputs, from = transposed ? outputs : inputs;
     in_parts(to, MOST_CHANNELS, [&](int start, int size) {
@@ -148,8 +148,8 @@ void correlate(const float *in, Stride from, int inputs, const float *grad, Stri
 }
 
 // ------------------------------------------------------------------------------------------- 3x3, many channels
-// What takes nearly all the time of a network without separable convolutions. Its loops are written as one, because what
-// a compiler unrolls it adds up in pairs, and then it runs out of registers.
+// Takes nearly all the time of a network without separable convolutions. Its loops are written as one, because a
+// compiler that unrolls them adds up in pairs, and then runs out of registers.
 
 template <int CT, int XT>
 void convolve_deep_tile(const float *in, Stride from, int inputs, const float *weights, float *out, Stride to) {
@@ -191,7 +191,7 @@ inline void convolve_deep(const float *in, Stride from, int inputs, const float 
         });
 }
 
-// Of CT outputs, one input, and three neighbours along a row of the kernel; goes on from `sums`.
+// For CT outputs, one input, and three neighbours along a row of the kernel; continues from `sums`.
 template <int CT>
 void correlate_deep_tile(const float *in, Stride from, const float *grad, Stride of, int height, int width, Lanes *sums,
                          long skip) {
@@ -213,7 +213,7 @@ void correlate_deep_tile(const float *in, Stride from, const float *grad, Stride
         for (int k = 0; k < 3; k++) sums[c * skip + k] = total[c][k];
 }
 
-// As many rows at a time as the first cache holds, for each is read as often as there are inputs.
+// As many rows at a time as the L1 cache holds, since each is read once per input.
 inline void correlate_deep(const float *in, Stride from, int inputs, const float *grad, Stride of, int outputs,
                            int height, int width, Lanes *sums) {
     constexpr int MOST = 8, CACHE = 32 << 10;
@@ -246,7 +246,7 @@ void depthwise_tile(const float *in, long row, const float *weights, float *out)
     for (int x = 0; x < XT; x++) lanes(out + x * LANES) = total[x];
 }
 
-// weights: 9 of each channel, `flipped` for the way back.
+// weights: 9 per channel, `flipped` for the backward pass.
 inline void depthwise(const float *in, Stride from, const float *weights, bool flipped, float *out, Stride to,
                       int channels, int height, int width) {
     using Tile = void (*)(const float *, long, const float *, float *);

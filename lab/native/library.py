@@ -1,4 +1,4 @@
-"""The compiled trainer as Python sees it, spoken to through ctypes."""
+"""The compiled trainer as Python sees it, called through ctypes."""
 
 import ctypes
 
@@ -20,7 +20,7 @@ class Compiled:
     """A network with its momentum and its average, ready for an epoch.
 
     Args:
-        trainee: a Trainee; what it knows is copied, and `store` copies it back.
+        trainee: a Trainee; its state is copied, and `store` copies it back.
         batch_size: a multiple of 16.
     """
 
@@ -45,8 +45,8 @@ class Compiled:
             order: int64 (N,), which images, in batches of the size given.
             drawn: what `draw` draws for these images.
             paces: what `set_paces` gives for these batches.
-            recipe: optimiser comes from here, and how images are resampled.
-            so_far: what came back for the batches before.
+            recipe: gives the optimiser and how images are resampled.
+            so_far: what was returned for earlier batches.
 
         Returns: (correct answers, sum of losses in nats), as training saw the images.
         """
@@ -76,7 +76,7 @@ class Compiled:
         return gradient
 
     def masks(self, count):
-        """What each dropout multiplied the last batch with, float32 (count, channels, height, width)."""
+        """What each dropout multiplied the last batch by, float32 (count, channels, height, width)."""
         masks = []
         for number, unit in enumerate(self.units):
             if unit["dropped"]:
@@ -85,7 +85,7 @@ class Compiled:
         return [torch.from_numpy(mask) for mask in masks]
 
     def store(self, batches):
-        """Copy everything back into the trainee, which has come so many batches further."""
+        """Copy everything back into the trainee, which has trained on that many more batches."""
         arrays = self._arrays()
         self._copy(arrays, to_trainer=False)
         weights, velocity, statistics, average_weights, average_statistics = arrays
@@ -116,14 +116,14 @@ class Compiled:
 
 
 def known_transform(recipe):
-    """The one transform of a recipe if the trainer itself distorts images as it does, or None."""
+    """The only transform of a recipe if the trainer can apply it itself, else None."""
     transform = recipe.augmentation[0] if len(recipe.augmentation) == 1 else None
     known = type(transform) in (RandomAffine, RandomRotation)
     return transform if known and (transform.interpolation == "nearest" or not transform.fill) else None
 
 
 def draw(trainee, recipe, split, order):
-    """The random numbers that training with torch would draw for some batches, and what follows from them.
+    """The random numbers that training with torch would draw for some batches, and what they decide.
 
     Returns: float32 (N, 5) where the trainer distorts: degrees, shift along x and y in pixels, scale, shear in degrees;
         else the images, float32 (N, 1, 28, 28), as torch has distorted them.
@@ -143,17 +143,17 @@ def draw(trainee, recipe, split, order):
 
 
 def set_paces(trainee, recipe, batches):
-    """How an epoch's batches are trained on, as PACE; the schedule comes as far as torch would bring it.
+    """How an epoch's batches are trained on, as PACE; the schedule advances as far as it would with torch.
 
-    Rates and momenta are the schedule's own. The average takes in so much of the new weights after each batch; all of
-    them where none is kept. Dropout draws from keys that come out of torch's random numbers, if there is any.
+    Rates and momenta are the schedule's own. `take` is the share of the new weights that enters the average after each
+    batch, 1 where none is kept. Dropout, if there is any, draws from keys made of torch's random numbers.
     """
     (group, *_), paces = trainee.optimizer.param_groups, np.zeros(batches, dtype=PACE)
     before = int(trainee.average.n_averaged) if recipe.average else 0
     for count, pace in enumerate(paces, start=before):
         pace["rate"], pace["momentum"] = group["lr"], group["momentum"]
         pace["take"] = 1 - average_decay(recipe.average, count) if recipe.average and count else 1
-        trainee.optimizer.step()  # without gradients it does nothing, but the schedule wants to see it
+        trainee.optimizer.step()  # without gradients it does nothing, but the schedule expects it
         step_after_batch(recipe, trainee.schedule)
     if any(map(dropped_of, trainee.network.modules())):
         paces["key"] = torch.randint(2**63 - 1, (batches,)).numpy()
@@ -187,7 +187,7 @@ class _Rules(ctypes.Structure):
 
 
 def _data(images, labels):
-    """Where images and labels lie, one after the other; both have to outlive what reads them."""
+    """Where images and labels lie in memory; both have to outlive what reads them."""
     return _Data(images.data_ptr(), labels.data_ptr(), -MEAN / STD, (1 - MEAN) / STD)
 
 

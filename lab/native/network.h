@@ -1,11 +1,11 @@
-// A network: units that leave a map of one pixel, then the matrix that gives the classes.
+// A network: units that end in a map of one pixel, then the matrix that gives the classes.
 #pragma once
 #include "unit.h"
 
 constexpr int CLASSES = 10, SIDE = 28;
 constexpr float STATISTICS_MOMENTUM = 0.1f;
 
-// Where the last matrix lies among the weights, and its bias; -1: it has none.
+// Where the last matrix and its bias lie among the weights; -1: no bias.
 struct Head {
     int64_t weight, bias;
 };
@@ -43,7 +43,7 @@ struct Network {
         }
     }
 
-    // In training with the statistics of the batch and dropout, which draws from a key; else with those that are stored.
+    // Training uses the statistics of the batch, and dropout drawn from `key`; evaluation uses the stored statistics.
     void forward(const float *parameters, const float *stored, int groups, bool training, uint64_t key) {
         for (size_t i = 0; i < units.size(); i++) {
             Unit &u = units[i];
@@ -51,7 +51,7 @@ struct Network {
             u.dropping = training && u.dropped;
             for (int g = 0; g < groups && u.dropping; g++) u.draw(g, (uint32_t)i, key);
             for (auto *sums : {&u.sums, &u.grad_sums}) std::fill(sums->begin(), sums->end(), Lanes{});
-            for (int g = 0; g < groups; g++) {  // what is read again at once is still in the cache, here and on the way back
+            for (int g = 0; g < groups; g++) {  // what is read again at once is still in the cache, also in `backward`
                 if (i) units[i - 1].activate(g);
                 u.convolve_group(input_of(i), g, parameters, training && u.normalised() ? u.sums.data() : nullptr);
             }
@@ -65,7 +65,7 @@ struct Network {
         }
     }
 
-    // Loss and correct answers of what `forward` left; with `learn`, the gradients of head and features too.
+    // Loss and correct answers of the output of `forward`; with `learn`, the gradients of head and features too.
     void judge(const float *parameters, const int64_t *labels, int groups, bool learn, double *loss, int64_t *correct) {
         Unit &last = units.back();
         int width = (int)last.outputs;

@@ -9,7 +9,7 @@
 using Bits = uint32_t __attribute__((vector_size(64)));
 using Wide = uint64_t __attribute__((vector_size(64)));
 
-// Products of the lower halves. Compilers take the long way where they do not see that the upper halves do not matter.
+// Products of the lower halves. Compilers take the long way unless they see that the upper halves do not matter.
 inline Wide times(Wide a, uint32_t factor) {
 #ifdef __AVX512F__
     return (Wide)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(factor));
@@ -18,13 +18,13 @@ inline Wide times(Wide a, uint32_t factor) {
 #endif
 }
 
-// The upper halves in the place of the lower ones; what stands in theirs does not matter either.
+// Moves the upper halves to the lower ones; what is left above does not matter either.
 inline Wide upper(Wide a) {
     return (Wide)__builtin_shuffle((Bits)a, Bits{1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15});
 }
 
-// Four words of random bits in place of the four of each counter. Even and odd lanes go separate ways, each with room
-// for 64 bits, of which only the lower 32 count.
+// Replaces the four words of each counter with random bits. Even and odd lanes are computed apart, each with room for
+// 64 bits, of which only the lower 32 count.
 inline void philox(Bits (&words)[4], uint64_t key) {
     Wide halves[2][4];
     for (int w = 0; w < 4; w++) halves[0][w] = (Wide)words[w], halves[1][w] = upper((Wide)words[w]);

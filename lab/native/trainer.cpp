@@ -1,4 +1,4 @@
-// Training and measuring of small networks. Python's side is library.py.
+// Training and measuring small networks. The Python side is library.py.
 #include <numeric>
 #include <set>
 
@@ -17,8 +17,8 @@ struct Data {
     float black, white;  // what grey levels 0 and 255 become
 };
 
-// What is done to images before the network sees them, one after the other as they are trained on: a distortion of
-// each, or they come distorted, as grey values from 0 to 1. Neither: they are left as they are.
+// How images are changed before the network sees them, in training order: a distortion for each, or pixels that are
+// already distorted, as grey values from 0 to 1. With neither they are left as they are.
 struct Distorted {
     const Distortion *distortions;
     const float *pixels;
@@ -26,14 +26,14 @@ struct Distorted {
     float fill;  // grey value of what comes from outside the image
 };
 
-// Of a batch: the learning rate, the momentum, how much the average takes in of the new weights, and what dropout draws
-// from.
+// Of a batch: the learning rate, the momentum, the share of the new weights in the average, and the key that dropout
+// draws from.
 struct Pace {
     float rate, momentum, take;
     uint64_t key;
 };
 
-// Of every step.
+// For every step.
 struct Rules {
     float decay;
     int nesterov, muon;
@@ -43,7 +43,7 @@ struct Trainer : Network {
     int batch;
     std::vector<float> weights, velocity, steps, average_weights, average_statistics;
 
-    // Puts images `first` and following of those in order into the first map; their labels come back.
+    // Puts the images of `order` from `first` on into the first map; returns their labels.
     std::vector<int64_t> load(const Data &data, const int64_t *order, const Distorted &distorted, int64_t first,
                               int count) {
         constexpr int FRAME = SIDE + 2;  // what is read from outside the image
@@ -71,7 +71,7 @@ struct Trainer : Network {
         return labels;
     }
 
-    // Row y of a distorted image: where each pixel comes from is the inverse of the map in lab.augment.affine.
+    // Row y of a distorted image, read through the inverse of the map in lab.training.augment.affine.
     static void resample(const float *framed, int frame, const Distortion &d, int y, bool bilinear, float *line) {
         constexpr float half = (SIDE - 1) / 2.0f, radian = 3.14159265358979f / 180;
         float cosine = std::cos(d.degrees * radian) / d.scale, sine = std::sin(d.degrees * radian) / d.scale;
@@ -104,7 +104,7 @@ struct Trainer : Network {
         for (size_t i = 0; i < weights.size(); i++) gradient[i] += sum_of(sums[i]);
     }
 
-    // torch.optim.SGD or lab.muon, and swa_utils.AveragedModel.
+    // torch.optim.SGD or lab.training.muon, and swa_utils.AveragedModel.
     void step(const Pace &pace, const Rules &rules) {
         const float rate = pace.rate, momentum = pace.momentum, take = pace.take;
         for (size_t i = 0; i < weights.size(); i++) {
@@ -139,7 +139,7 @@ Trainer *create(const Description *units, int count, const Head *head, int batch
 
 void destroy(Trainer *t) { delete t; }
 
-// What a trainer knows at the end of an epoch, an array after the other; `to_trainer` or from it.
+// Copies a trainer's state at the end of an epoch, array by array; `to_trainer` or from it.
 void copy_state(Trainer *t, float *const *arrays, int to_trainer) {
     for (auto *values : {&t->weights, &t->velocity, &t->statistics, &t->average_weights, &t->average_statistics}) {
         float *array = *arrays++;
@@ -150,7 +150,7 @@ void copy_state(Trainer *t, float *const *arrays, int to_trainer) {
     }
 }
 
-// What the activations of a unit were multiplied with in the last batch, (images, channels, height, width).
+// What the activations of a unit were multiplied by in the last batch, (images, channels, height, width).
 void copy_mask(Trainer *t, int unit, int images, float *array) {
     Unit &u = t->units[unit];
     for (int n = 0; n < images; n++)
@@ -159,7 +159,7 @@ void copy_mask(Trainer *t, int unit, int images, float *array) {
                 *array++ = u.mask(n / LANES, c)[p / 32][n % LANES] >> p % 32 & 1 ? u.survival : 0;
 }
 
-// Random words as dropout draws them, in place of 16 counters.
+// Replaces 16 counters with random words, as dropout draws them.
 void draw_words(uint32_t *counters, uint64_t key) {
     Bits words[4];
     std::memcpy(words, counters, sizeof words);

@@ -3,7 +3,7 @@
 Small networks leave torch little to do per call, and much of a step is overhead; this one, in C++ beside this file,
 has none. It is for networks of convolutions, batch normalisation and ReLU. It works on the Trainee of
 `lab.training.loop`: with the same seed both start from the same weights and see the same images in the same order,
-distorted in the same way. They add up in another order, so their numbers agree as those of two devices do. Tests
+distorted in the same way. They sum in different orders, so their numbers agree as those of two devices do. Tests
 compare gradients, steps, averages and whole runs with torch.
 """
 
@@ -20,12 +20,12 @@ from lab.training.loop import EpochStats, TrainingDiverged, begin, evaluate
 from lab.training.recipe import without_held_out
 from lab.training.schedules import step_after_epoch
 
-OPTIMIZERS = ("SGD", "Muon")  # that it knows
+OPTIMIZERS = ("SGD", "Muon")  # supported here
 STRETCH = 16  # batches whose distorted images are held at a time
 
 
 def why_not(recipe, data, seed=0):
-    """What keeps this trainer from a recipe on some data, in words; None if nothing does.
+    """Why this trainer cannot train a recipe on some data, in words; None if it can.
 
     It compiles, if this process has not yet, and compares the beginning of the run with torch's.
     """
@@ -72,12 +72,12 @@ def train_epoch_compiled(trainee, recipe, split, *, advance=None):
 
 
 def train(recipe, data, seed):
-    """Train one network and keep nothing but how it does, for a search.
+    """Train one network and return only its results, for a search.
 
     Args:
         recipe, data, seed: such that `why_not` has no objection.
 
-    Returns: list of (correct answers, loss in nats) on the test images, an epoch each. Raises: TrainingDiverged.
+    Returns: list of (correct answers, loss in nats) on the test images, one per epoch. Raises: TrainingDiverged.
     """
     kept, rows = without_held_out(len(data.train), recipe.held_out), []
     with torch.random.fork_rng(devices=[]):
@@ -94,7 +94,7 @@ def train(recipe, data, seed):
 
 
 def _measure(trainee, recipe, split):
-    """(correct answers, loss in nats) of the outcome; by torch where images do not come in sixteens."""
+    """(correct answers, loss in nats) of the outcome; by torch where the images are no multiple of 16."""
     if len(split) % LANES:
         stats = evaluate(trainee.outcome, split, recipe)
         return stats.correct, stats.loss

@@ -1,4 +1,4 @@
-// A unit of a network: a convolution, what follows it pixel by pixel, and the pooling behind them.
+// A unit of a network: a convolution, what follows it pixel by pixel, and the pooling after them.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -35,9 +35,9 @@ struct Maps {
 enum Kind { FULL = 0, SEPARABLE = 1, POINTWISE = 2 };
 enum Post { NONE = 0, MAX = 1, AVERAGE = 2, GLOBAL = 3 };
 
-// What Python describes of a unit, in the order in which it acts: a convolution, ReLU, batch normalisation, ReLU once
-// more, dropout, pooling. Only the convolution has to be there. Offsets count from the first weight or statistic; -1 is
-// none. `side` is that of the maps that the convolution puts out; so many of 65536 activations are dropped.
+// Python's description of a unit, in the order in which it acts: a convolution, ReLU, batch normalisation, another
+// ReLU, dropout, pooling. Only the convolution is required. Offsets count from the first weight or statistic; -1 is
+// none. `side` is that of the convolution's output maps; `dropped` of 65536 activations are dropped.
 struct Description {
     int64_t kind, inputs, outputs, padding, side, weight, pointwise, bias, relu_first, scale, shift, statistics,
         relu_last, dropped, post;
@@ -49,24 +49,24 @@ float sum_of(const Lanes &v) {
     return sum;
 }
 
-// What a ReLU lets pass is above this; everything is, where there is no ReLU.
+// A ReLU passes what is above this; without a ReLU everything is.
 inline Lanes floor_of(bool relu) { return Lanes{} - (relu ? 0.0f : std::numeric_limits<float>::infinity()); }
-inline Lanes above(Lanes floor, Lanes v) { return v < floor ? floor : v; }  // what is no number stays none
+inline Lanes above(Lanes floor, Lanes v) { return v < floor ? floor : v; }  // NaN stays NaN
 
 struct Unit : Description {
     Maps raw, out, grad_out;             // of the batch; raw is what normalisation reads
     Maps middle, grad_middle, grad_raw;  // of one group of 16 images: small enough for the cache
-    std::vector<Lanes> sums, grad_sums;  // of each channel two: see convolve_group and add_gradient
+    std::vector<Lanes> sums, grad_sums;  // two per channel: see convolve_group and add_gradient
     std::vector<Bits> masks;
     bool dropping = false;
-    float survival = 1;  // what activations that are kept are multiplied with
+    float survival = 1;  // factor of the activations that are kept
     std::vector<float> slope, offset, mean, by_raw, constant, packed, packed_back;
 
-    // `padding_after` is what the next unit wants around the maps that it reads.
+    // `padding_after` is the border that the next unit needs around the maps it reads.
     void allocate(const Description &description, int groups, int padding_after) {
         static_cast<Description &>(*this) = description;
         int height = (int)side, width = (int)side;
-        int back = kind == POINTWISE ? 0 : 2 - (int)padding;  // border that the gradient needs on its way back
+        int back = kind == POINTWISE ? 0 : 2 - (int)padding;  // border that the gradient needs
         raw.allocate(groups, outputs, height, width, 0);
         grad_raw.allocate(1, outputs, height, width, kind == FULL ? back : 0);
         if (kind == SEPARABLE) {
@@ -91,7 +91,7 @@ struct Unit : Description {
 
     bool deep() const { return kind == FULL && inputs > 1; }
 
-    // Offset of the weights that go from all channels to all channels.
+    // Offset of the weights that mix all channels.
     int64_t mixing() const { return kind == SEPARABLE ? pointwise : weight; }
 
     void prepare(const float *parameters) {
@@ -100,7 +100,7 @@ struct Unit : Description {
         pack(parameters + mixing(), outputs, inputs, k, true, packed_back.data());
     }
 
-    // Convolution of one group, with what comes before the normalisation; adds up the statistics of what comes out if
+    // Convolution of one group, with what comes before the normalisation; adds up the statistics of its output if
     // `totals` are given.
     void convolve_group(Maps &in, int group, const float *parameters, Lanes *totals) {
         const float *from = kind == FULL ? in.at(group, padding) : between(in, group, parameters);
@@ -132,7 +132,7 @@ struct Unit : Description {
         }
     }
 
-    // What the 1x1 convolution of a unit reads. Computing it again on the way back is cheaper than keeping it.
+    // What the 1x1 convolution of a unit reads. Recomputing it in the backward pass is cheaper than keeping it.
     float *between(Maps &in, int group, const float *parameters) {
         if (kind != SEPARABLE) return in.at(group);
         depthwise(in.at(group, padding), in.stride, parameters + weight, false, middle.at(0), middle.stride, inputs,
@@ -148,7 +148,7 @@ struct Unit : Description {
 
     void set_none(int c) { mean[c] = offset[c] = 0, slope[c] = 1; }
 
-    // Draws what dropout keeps of a group: 16 random bits an activation, eight activations a counter.
+    // Draws what dropout keeps of a group: 16 random bits per activation, eight activations per counter.
     void draw(int group, uint32_t number, uint64_t key) {
         const Bits image = Bits{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (uint32_t)(group * LANES);
         const uint32_t threshold = (uint32_t)dropped << 16;
@@ -164,10 +164,10 @@ struct Unit : Description {
             }
     }
 
-    // Of a channel: bit p % 32 of a lane of element p / 32 tells whether pixel p is kept.
+    // For a channel: bit p % 32 of a lane of element p / 32 tells whether pixel p is kept.
     Bits *mask(int group, int c) { return &masks[(group * outputs + c) * ((count() + 31) / 32)]; }
 
-    // What acts, or its gradient, behind dropout: survivors are scaled, the others become 0.
+    // Activations, or their gradient, after dropout: survivors are scaled, the others become 0.
     Lanes drop(const Lanes &v, const Bits *mask, unsigned pixel) const {
         return (mask[pixel / 32] & 1u << pixel % 32) != 0 ? v * survival : Lanes{};
     }
@@ -287,7 +287,7 @@ struct Unit : Description {
         }
     }
 
-    // The gradient of what the convolution of one group puts out, into grad_raw; adds up that of its bias.
+    // The gradient of the convolution output of one group, into grad_raw; adds up that of its bias.
     void backward_pixels(int group, std::vector<Lanes> &grad) {
         const Lanes zero = {}, floor = floor_of(relu_first);
         for (int c = 0; c < outputs; c++) {
@@ -309,7 +309,7 @@ struct Unit : Description {
         }
     }
 
-    // The way back through the convolution of one group, from grad_raw; adds up the gradient of its weights.
+    // Backward pass through the convolution of one group, from grad_raw; adds up the gradient of its weights.
     void backward_convolution(Maps &in, int g, const float *parameters, Maps *grad_in, std::vector<Lanes> &grad) {
         int h = raw.height, w = raw.width;
         if (kind == FULL) {

@@ -9,14 +9,14 @@ from matplotlib import patheffects
 from lab.ladders.measures import in_percent, limit
 from lab.run.record import LAST, TARGET
 
-MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue that black figures can be read on
+MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue on which black figures are legible
 LABEL_WIDTH, LABEL_HEIGHT = 26, 10  # of the name of a rung, in pixels
 HALO = [patheffects.withStroke(linewidth=2, foreground="white")]  # keeps lines off the names
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
 
 
 def finish(figure):
-    """Without frames at the top and right, and shown by the cell that returns it alone."""
+    """Remove the frames at the top and right; only the cell that returns the figure shows it."""
     sns.despine(figure)
     figure.tight_layout()
     plt.close(figure)
@@ -82,7 +82,7 @@ def plot_curves(record, *, target=TARGET):
 def plot_schedules(rates_by_name):
     """Draw learning rates over epochs, one line per name; rates are per epoch, at its start.
 
-    Schedules that drop by factors are drawn on a logarithmic axis, where every drop is seen; others from zero.
+    Schedules that drop by factors are drawn on a logarithmic axis, where every drop is visible; others from zero.
     """
     figure, axis = plt.subplots(figsize=(5, 2.6))
     for name, rates in rates_by_name.items():
@@ -145,7 +145,7 @@ def plot_seeds(records_by_rung, *, target=TARGET, at_the_end=False):
 
 
 def _panels(count):
-    """A figure of so many panels, two in a row, each with an axis of its own."""
+    """A figure of `count` panels, two in a row, each with an axis of its own."""
     rows = -(-count // 2)
     figure, axes = plt.subplots(rows, min(count, 2), figsize=(11, 2.9 * rows), squeeze=False)
     for axis in axes.flat[count:]:
@@ -156,7 +156,7 @@ def _panels(count):
 
 
 def plot_test_accuracy(records_by_name, *, target=TARGET):
-    """Draw test accuracy by epoch, one line per name; of several seeds the mean, and their range as a band.
+    """Draw test accuracy by epoch, one line per name; for several seeds the mean, and their range as a band.
 
     Args:
         records_by_name: by name a record, or a list of records of equal length; an empty one is left out.
@@ -217,7 +217,7 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
     names, lines = whole.get_legend_handles_labels()[::-1]
     figure.legend(lines, names, fontsize=8, loc="lower center", ncols=len(names), frameon=False)
     sns.despine(figure)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))  # from here on places in pixels are what they will be
+    figure.tight_layout(rect=(0, 0.06, 1, 1))  # from here on positions in pixels are final
     _label_points(closer, inside)
     _label_points(whole, measured[measured["parameters"] >= small])
     plt.close(figure)
@@ -225,7 +225,7 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
 
 
 def _label_points(axis, rungs):
-    """Write the names of rungs beside their points, the best first; one that finds no room there is left out."""
+    """Write the names of rungs beside their points, the best first; one without room there is left out."""
     taken = []
     for name, rung in rungs.sort_values("last five", ascending=False).iterrows():
         place = (rung["parameters"], rung["last five"])

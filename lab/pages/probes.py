@@ -1,4 +1,4 @@
-"""Looks at networks beside training: statistics and signals in them, their cost, and their mistakes."""
+"""Looks at networks apart from training: statistics and signals in them, their cost, and their mistakes."""
 
 import copy
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ IMAGES, BATCH = 10_000, 500
 def variance_shift(run):
     """Compare, for every batch normalisation, the variance it has stored with the one it meets in eval mode.
 
-    Dropout keeps the mean of an activation and raises its variance. Batch normalisation behind it stores the raised
+    Dropout keeps the mean of an activation and raises its variance. Batch normalisation after it stores the raised
     one, and divides by it in eval mode too, when nothing is dropped any more. Source: Li et al. 2018, "Understanding
     the disharmony between dropout and batch normalization by variance shift".
 
     Args:
-        run: from `fit`; its first 10,000 training images are looked at.
+        run: from `fit`; its first 10,000 training images are used.
 
     Returns: DataFrame indexed by module path, with a row for every time that one acts; `met / stored` is the median
         over channels, 1 where nothing has shifted.
@@ -71,7 +71,7 @@ def remeasure(run):
 
 
 def _normalisations(network):
-    """By name, all batch normalisations that store statistics; without them, they have only those of the moment."""
+    """By name, all batch normalisations that store statistics; the others have only those of the batch."""
     found = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
     found = {name: module for name, module in found.items() if module.running_var is not None}
     if not found:
@@ -92,8 +92,8 @@ def signal_strength(recipes, split):
         split: images to look at, uint8 (N, 1, 28, 28).
 
     Returns: DataFrame, a row per convolution unit and a column per recipe: the standard deviation between images,
-        averaged over channels and places. Batch normalisation uses the statistics of these images.
-        A network that is no plain nn.Sequential is left out, which is said.
+        averaged over channels and positions. Batch normalisation uses the statistics of these images.
+        A network that is not a plain nn.Sequential is left out with a message.
     """
     images = prepare(split.images, ())
     columns = {}

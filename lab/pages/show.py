@@ -52,7 +52,7 @@ def show_change(rung_id, recipe):
 
 
 def _differences(before, after, *names):
-    """Lines of a unified diff, with "⋯" where lines are left out that are in both."""
+    """Lines of a unified diff, with "⋯" in place of lines that are in both."""
     ends = 0  # of what has been shown so far, in `before`
     for line in difflib.unified_diff(before, after, *names, n=1, lineterm=""):
         hunk = HUNK.match(line)
@@ -68,7 +68,7 @@ def _differences(before, after, *names):
 
 
 def _published(rung):
-    """The description of what a rung was published with; of what its notebook says, before it is published."""
+    """The description of a rung as published; before it is published, as its notebook has it."""
     settings = published_recipe(rung.id)
     if settings is None:
         return describe(rung.recipe)
@@ -77,12 +77,12 @@ def _published(rung):
 
 
 def describe(recipe):
-    """A recipe as text: the source of its network without the docstring, then every setting, one a line."""
+    """A recipe as text: the source of its network without the docstring, then every setting, one per line."""
     return _describe(recipe.as_dict(), recipe.network, recipe.specimen)
 
 
 def _describe(settings, network, make):
-    """The same of its `as_dict` and its class; `make` builds what is printed where the source cannot be had."""
+    """The same from its `as_dict` and its class; `make` builds what is printed if there is no source."""
     settings = dict(settings)
     settings["network"] = as_call({"name": settings["network"], **settings.pop("arguments")})
     for name in settings_without_effect(settings["optimizer"]):
@@ -127,17 +127,17 @@ def show_layers(recipe):
 
 
 def _name(row):
-    """A layer in words: "conv 3x3"; of another kind, the name of its class in torch."""
+    """A layer in words: "conv 3x3"; for another kind, the name of its class in torch."""
     kernel = f" {row['kernel']}x{row['kernel']}" if row["kernel"] else ""
     return f"{WORDS.get(row['layer'], row['layer'])}{kernel}"
 
 
 def _print_summary(recipe):
-    """Print torchsummary's table, or why there is none, and the number of parameters where it counts another.
+    """Print torchsummary's table, or why there is none, and the number of parameters where its count differs.
 
     torchsummary pushes a random batch through the network in whatever mode it is in, which would change
     BatchNorm's statistics and the random numbers of the training to come; here it gets a specimen in eval mode.
-    It also shows a layer that acts several times once more for every place, each time; it gets a copy for each place.
+    A layer that acts in several places would be listed for all of them each time; it gets a copy for each place.
     """
     from torchsummary import summary
 
@@ -157,7 +157,7 @@ def _print_summary(recipe):
 
 
 def _with_copies(network):
-    """The network with a module of its own in every place where the same one acts."""
+    """The network with a separate module in every place where the same one acts."""
     seen = set()
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
@@ -190,7 +190,7 @@ def report(run):
 
 
 def _own_row(run):
-    """A run of one's own as a row of `ladder_table`."""
+    """A reader's own run as a row of `ladder_table`."""
     sizes = {
         "parameters": f"{run.recipe.parameters:,}",
         "receptive field": known_receptive_field(run.recipe.specimen()),

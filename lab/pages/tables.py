@@ -165,7 +165,7 @@ def originals_table():
 
 
 def selection_table():
-    """What it is worth to report the best epoch, chosen on the test set, instead of the mean of the last five.
+    """The gain from reporting the best epoch, chosen on the test set, instead of the mean of the last five.
 
     Returns: DataFrame with a row for our runs and one for the logs of the originals; gains in points.
     """
@@ -186,7 +186,7 @@ def selection_table():
 def audit():
     """Every effect that the original tutorials claim, decided by the published runs: one row per claim.
 
-    Returns: table of `judge`, with the step that claims it. A claim that nothing was run for is "not shown".
+    Returns: table of `judge`, with the step that claims it. A claim without runs is "not shown".
     """
     steps = source_steps()
     claims = [(name, Claim(**claim)) for name, step in steps.items() for claim in step.get("claims", [])]
@@ -230,7 +230,7 @@ class SortableTable:
 
 
 def show_overview(table):
-    """The table of `overview` with fit numbers of decimals; a click on a heading sorts by it."""
+    """The table of `overview` with suitable numbers of decimals; a click on a heading sorts by it."""
     formats = dict.fromkeys(("parameters", "multiply-accumulates"), "{:,}".format)
     formats |= dict.fromkeys(("last five", "spread", "best", "clean train"), rounded)
     return SortableTable(table, formats | {"gap": signed, "seconds": "{:.0f}".format})

@@ -1,1 +1,1 @@
-"""One run: checked, begun, kept after every epoch, resumed, recorded; and the digest of the code that made it."""
+"""One run: checked, begun, saved after every epoch, resumed, recorded; and the digest of the code that made it."""

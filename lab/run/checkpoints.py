@@ -28,11 +28,11 @@ class Checkpoints:
         self.checkpoint = self._checkpoint_of(record)
 
     def resume(self, trainee, *, unsaved=None):
-        """Take up the run where this code, or earlier code that was seen to give the same bits, left it.
+        """Resume the run where this code, or earlier code shown to give the same bits, left it.
 
-        Where there is nothing to take up, and another run is about to give up its place, that is said; so is what no
-        checkpoint holds, named by `unsaved`, for which a run has to begin anew.
-        Returns: number of epochs taken up. Raises: DamagedFile naming a checkpoint that cannot be read.
+        A message says if there is nothing to resume and another run is about to lose its place, or if the run has to
+        start again because of what no checkpoint holds, named by `unsaved`.
+        Returns: number of epochs resumed. Raises: DamagedFile naming a checkpoint that cannot be read.
         """
         if unsaved:
             print(f"Such a run always begins anew: {unsaved} changes in training, and no checkpoint holds that.")
@@ -57,7 +57,7 @@ class Checkpoints:
         return 0
 
     def save(self, trainee):
-        """Keep the trainee and its epochs."""
+        """Save the trainee and its epochs."""
         state = {name: part.state_dict() for name, part in vars(trainee).items() if part is not None}
         state |= {"random": torch.get_rng_state(), "epochs": self.record.epochs, "name": self.checkpoint.name}
         if self.device.type != "cpu":
@@ -67,7 +67,7 @@ class Checkpoints:
         write_atomically(self.checkpoint, buffer.getvalue())
 
     def write_record(self):
-        """Write the record in its place; that of another run, should one stand there, is kept beside it."""
+        """Write the record in its place; that of another run, if there is one, is kept beside it."""
         other = self._standing()
         if self.path.exists() and other is None:
             self.path.replace(self.path.with_name(f"{self.path.stem}-unreadable.json"))
@@ -77,7 +77,7 @@ class Checkpoints:
         self._aside(self.record).unlink(missing_ok=True)  # it has its place again
 
     def _standing(self):
-        """The record that stands in the place of this one, of this run or another; None if there is none to read."""
+        """The record now in the place of this one, of this run or another; None if none can be read."""
         try:
             return RunRecord.read(self.path) if self.path.exists() else None
         except DamagedFile:
@@ -116,7 +116,7 @@ class Checkpoints:
 
 
 def _differences(one, other):
-    """What two runs differ in, in words, the most telling first."""
+    """How two runs differ, in words, the most telling first."""
     words = {
         "recipe": "another recipe",
         "dataset": "other data",

@@ -1,10 +1,10 @@
-"""A digest of exactly that code which decides a number: it changes when a result could, and only then.
+"""A digest of exactly the code that decides a number: it changes when a result could, and only then.
 
 It starts from functions and classes and follows, as they are in memory, all that they name: functions, classes and
 their attributes, constants, defaults, closures, decorators, partials, objects. What belongs to an installed library
 counts by its name. Docstrings, comments, layout, annotations of functions, the text of errors and the rules for
 settings do not count: a rule lets a value pass or refuses it, and changes none. Nor does the file in which something
-stands: what moves as it is stays the same.
+stands: code moved unchanged keeps its digest.
 
 A digest is for results that travel between machines. Whatever it cannot follow is refused with its name.
 """
@@ -41,8 +41,8 @@ BLIND = {
     "import_module",
     "get_ipython",
     "open",
-}  # what these reach, no source shows
-# what a class has besides its code: names, places, annotations, how it shows itself, what others have noted there
+}  # what these reach is visible in no source
+# what a class has besides its code: names, places, annotations, how it shows itself, what others have stored there
 NOT_CODE = "__module__ __qualname__ __name__ __doc__ __dict__ __weakref__ __annotations__ __annotate_func__"
 NOT_CODE += " __annotations_cache__ __static_attributes__ __firstlineno__ __slotnames__ __repr__ __str__ extra_repr"
 NOT_CODE += " __match_args__ __abstractmethods__ _abc_impl __parameters__ __orig_bases__ __type_params__"
@@ -63,7 +63,7 @@ def code_digest(*roots):
 
 
 class _Reached:
-    """What has been reached so far: descriptions by name; objects on the way, so that circles end."""
+    """What has been reached so far: descriptions by name; objects in progress, so that cycles end."""
 
     def __init__(self):
         self.found, self.names, self.open = {}, {}, set()
@@ -116,7 +116,7 @@ class _Reached:
         return name if position == 1 else f"{name}#{position}"
 
     def _describe_patches(self, item):
-        """What somebody has put in place of methods of a library's class: a text, empty where nothing."""
+        """What somebody has put in place of methods of a library's class: a text, empty if there are none."""
         found = {}
         for base in item.__mro__ if isinstance(item, type) else ():
             for name, value in vars(base).items():
@@ -152,7 +152,7 @@ class _Reached:
                 if isinstance(error, Untraceable):
                     raise
                 parts.append(f"{name} is empty")
-        if _is_in_library(code.co_filename):  # what a decorator of a library has made of a function
+        if _is_in_library(code.co_filename):  # a function wrapped by a library's decorator
             return repr([code.co_qualname, *parts])
         checks = frozenset(name for name in CHECKS if function.__globals__.get(name) is getattr(rules, name))
         trees, texts = _bare_syntax(code, checks)
@@ -160,7 +160,7 @@ class _Reached:
         return repr([*texts, *parts, *sorted(used)])
 
     def _follow_names(self, tree, function):
-        """What every global name means that a function uses, as texts."""
+        """The meaning of every global name that a function uses, as texts."""
         imported = _imported_within(tree, function)
         scope = function.__globals__ | imported
         names = _names(function.__code__) | set(imported)
@@ -201,11 +201,11 @@ class _Reached:
         return self._describe_by_its_state(value)
 
     def _describe_by_its_state(self, value):
-        """Any other object: by what Python would rebuild it from, its class and state, as pickle asks for it."""
+        """Any other object: by the class and state from which Python would rebuild it, as in pickle."""
         try:
             registered = copyreg.dispatch_table.get(type(value))
             state = registered(value) if registered else value.__reduce_ex__(2)
-        except Exception as error:  # of any kind: that is the object's own answer
+        except Exception as error:  # of any kind: it comes from the object itself
             raise Untraceable(f"a {type(value).__qualname__} cannot be followed: {error}") from None
         if isinstance(state, str):  # the name of something global
             module = getattr(value, "__module__", None) or type(value).__module__
@@ -250,13 +250,13 @@ def _lookup(module, name):
 
 
 def _is_slot(value):
-    """Whether it is how C finds an attribute of an instance: of `__slots__`, of a structure of ctypes."""
+    """Whether it is the C descriptor of an instance's attribute: of `__slots__`, or of a ctypes structure."""
     ours = isinstance(value, property) or not _is_installed(type(value).__module__)
     return inspect.isdatadescriptor(value) and not ours
 
 
 def _is_made_by_dataclass(name, value):
-    """Whether a member of a dataclass is of the decorator's making, which differs from one Python to the next."""
+    """Whether a member of a dataclass was made by the decorator, which differs between Python versions."""
     code, module = getattr(value, "__code__", None), getattr(value, "__module__", None)
     generated = code is not None and code.co_filename == "<string>"
     return generated or name.startswith("__dataclass_") or module == "dataclasses"
@@ -290,7 +290,7 @@ def _imported_within(tree, function):
 def _resolve(node, value, parents):
     """What a use of a name means, attributes of modules included: its path in words, and the object.
 
-    Of a library's module that is the module itself, unless something of this project has been put into it.
+    For a library's module, that is the module itself, unless something of this project has been put into it.
     """
     path, first = node.id, value
     while isinstance(value, ModuleType) and isinstance(parents[node], ast.Attribute):
@@ -337,7 +337,7 @@ class _Bare(ast.NodeTransformer):
 
 
 class _Placeless(ast.NodeTransformer):
-    """Leave out from where something of this project is imported; what it is counts."""
+    """Leave out where something of this project is imported from; only what it is counts."""
 
     def visit_ImportFrom(self, node):
         elsewhere = node.level == 0 and _is_installed(node.module)

@@ -1,13 +1,13 @@
-"""How the present code proves that it may go on with a run that was begun before.
+"""How the present code proves that it may continue an earlier run.
 
 A run is what it computes. Before anything else, every run trains and measures a few batches from its seed; the bits of
 the outcome are its fingerprint, and a checkpoint is taken up only by code with the same one.
-So an edited network, block, list or helper is noticed wherever it stands. What a fingerprint cannot see is code that
+So an edited network, block, list or helper is noticed wherever it is. What a fingerprint cannot see is code that
 acts only later, such as a module that changes itself in its fifth epoch, or only on a GPU: it is computed on the CPU.
-The digest of the source, see `lab.run.digest`, counts as well, and may see that.
+The digest of the source, see `lab.run.digest`, counts as well, and may notice that.
 
-The same few batches show whether a checkpoint would hold all that the run is made of: what else has changed meanwhile,
-a counter, a list, numpy's random numbers, would be lost, and the resumed run would be another one.
+The same few batches show whether a checkpoint would hold the whole state of the run: anything else that has changed,
+a counter, a list, numpy's random numbers, would be lost, and the resumed run would differ.
 """
 
 import copy
@@ -26,7 +26,7 @@ from lab.training.loop import TrainingDiverged, begin, run_epoch
 BATCHES, MOST_IMAGES, MEASURED = 3, 1024, 64
 NUMPY, PYTHON = "numpy's random numbers", "Python's random numbers"
 CODE, TRANSFORMS = "the network's class, or what it uses,", "an augmentation"
-# not of the fingerprint: the code has a digest of its own, and random numbers count where they are used
+# not part of the fingerprint: the code has a digest of its own, and random numbers count where they are used
 GLOBAL = (NUMPY, PYTHON, CODE, TRANSFORMS)
 
 
@@ -67,7 +67,7 @@ def take_fingerprint(recipe, seed, splits, train_epoch):
 
 
 def _beside_weights(recipe, network):
-    """Digests, by what they are of in words, of all that may act on a run and that no checkpoint holds."""
+    """Digests, by a description in words, of all that may affect a run and that no checkpoint holds."""
     state = {NUMPY: np.random.get_state(legacy=False), PYTHON: random.getstate()}  # noqa: NPY002 (what readers use)
     state |= {CODE: (recipe.network, recipe.arguments), TRANSFORMS: recipe.augmentation}
     weights = {id(weight) for weight in network.parameters()}
@@ -77,12 +77,12 @@ def _beside_weights(recipe, network):
         values |= {name: module._buffers[name] for name in module._non_persistent_buffers_set}
         for name, value in values.items():
             others = [part for part in value if id(part) not in weights] if isinstance(value, list) else value
-            state[f"{path or type(network).__name__}.{name}"] = others  # a GRU lists its weights once more
+            state[f"{path or type(network).__name__}.{name}"] = others  # a GRU lists its weights a second time
     return {name: _digest(value) for name, value in state.items()}
 
 
 def _digest(value):
-    """The digest of a value; what cannot be followed counts by its kind alone."""
+    """The digest of a value; what cannot be followed counts by its type alone."""
     try:
         return code_digest(value)
     except Untraceable:

@@ -54,9 +54,9 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
     A checkpoint is written after every epoch. Called again with the same recipe, data, seed, device, threads, code and
     versions, training resumes after the last finished epoch, with the same bits as if it had never stopped; a run that
-    had finished is only read back. Code is the same if its source is, and if the first few batches come out bit for bit
-    as they did, see lab/run/fingerprint.py. Else the run says so and begins anew, with a record of its own: the one
-    that stood in its place is kept beside it.
+    had finished is only read back. Code is the same if its source is, and if the first few batches give the same
+    bits as before, see lab/run/fingerprint.py. Otherwise the run says so and starts again, with a record of its own;
+    the previous one is kept beside it.
 
     Args:
         recipe: a Recipe.
@@ -65,7 +65,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         seed: decides weights, order, dropout and augmentation.
         device: "auto" (cuda, then mps, then cpu), "cpu", "cuda" or "mps".
         threads: CPU threads; 0 is what `choose_threads` finds best for the network.
-        run_dir: `<run_dir>/<rung>/seed<k>.json` is the record; a relative folder is one of the project.
+        run_dir: `<run_dir>/<rung>/seed<k>.json` is the record; a relative folder is in the project's.
 
     Returns: Run.
     Raises: TrainingDiverged; Stopped if interrupted; OSError if the disk is full; DamagedFile for a checkpoint that
@@ -104,7 +104,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
 
 @contextlib.contextmanager
 def _stoppable(what):
-    """Let an interruption end in a line that says what was stopped, and that it can go on."""
+    """Turn an interruption into a line that says what was stopped and that it can be resumed."""
     try:
         yield
     except Stopped:
@@ -115,7 +115,7 @@ def _stoppable(what):
 
 @contextlib.contextmanager
 def _named_if_diverged(epoch, kept):
-    """Let a run that diverges say in which epoch, and leave the record of those before."""
+    """Let a run that diverges say in which epoch, and keep the record of earlier ones."""
     try:
         yield
     except TrainingDiverged as error:
@@ -124,12 +124,12 @@ def _named_if_diverged(epoch, kept):
 
 
 def _own_random_numbers(device):
-    """Leave torch's random numbers of the caller as they are."""
+    """Leave the caller's torch random numbers as they are."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _begin_record(recipe, digits, train_total, rung, seed, device, versions, fingerprint):
-    """The record of a run that has no epoch yet; what keeps its numbers from those of the page is said."""
+    """The record of a run that has no epoch yet; a message says what makes its numbers differ from the page's."""
     record = RunRecord(
         rung=rung,
         seed=seed,

@@ -1,4 +1,4 @@
-"""What a run takes of the machine: device, threads, memory, and the trainer that is faster there."""
+"""What a run uses of the machine: device, threads, memory, and the trainer that is faster there."""
 
 import contextlib
 import ctypes
@@ -16,16 +16,16 @@ SMALL = 50_000  # parameters of networks for which a second thread costs more th
 def choose_threads(recipe):
     """CPU threads for a network: one for small ones, torch's own number for the others.
 
-    Measured with `train_epoch` on two cores, as images per second of two threads against one: a07 gains a fifth where
-    nothing else runs, and falls to a half beside two busy processes, which other runs are, too; d01 with its 257,354
-    parameters gains 1.9 times, and falls to three quarters. Several runs side by side use the cores best.
+    Measured with `train_epoch` on two cores, as images per second of two threads against one: a07 gains a fifth on an
+    idle machine, and falls to a half beside two busy processes, such as other runs; d01 with its 257,354 parameters
+    is 1.9 times as fast, and falls to three quarters. Several runs side by side use the cores best.
     """
     return 1 if recipe.parameters < SMALL else torch.get_num_threads()
 
 
 @contextlib.contextmanager
 def use_threads(count):
-    """Let torch use so many threads for a while."""
+    """Let torch use `count` threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -35,7 +35,7 @@ def use_threads(count):
 
 
 def choose_device(name):
-    """The torch device for "auto", "cpu", "cuda" or "mps"; ValueError if unknown, RuntimeError if it is not there."""
+    """The torch device for "auto", "cpu", "cuda" or "mps"; ValueError if unknown, RuntimeError if not available."""
     check_values({"device": name})
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -58,7 +58,7 @@ def choose_trainer(recipe, digits, device, seed):
 
 
 def keep_freed_memory():
-    """Tell glibc to keep freed memory for the next batch: fetching it anew costs a quarter of an epoch."""
+    """Tell glibc to keep freed memory for the next batch: fetching it again costs a quarter of an epoch."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library: nothing to tell
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD

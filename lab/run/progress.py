@@ -1,4 +1,4 @@
-"""What a training run shows while it works: one line per epoch, and a bar for whoever sits in front of it."""
+"""What a training run shows while it works: one line per epoch, and a bar for anyone watching."""
 
 import sys
 
@@ -61,7 +61,7 @@ class _CellBar(tqdm):
         self.handle.update({"text/plain": str(self)}, raw=True)
 
     def clear(self, *_, **__):
-        """Nothing is in the way of the lines."""
+        """Nothing to do: the bar is not in the way of the lines."""
 
     def close(self):
         self.disable = True

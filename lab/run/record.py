@@ -1,4 +1,4 @@
-"""The record of one run: what it was, and what came of every epoch."""
+"""The record of one run: what it was, and the results of every epoch."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ from lab.run.schema import SCHEMAS, object_schema, read_json, schema_of
 from lab.training.data import SIZES
 from lab.training.recipe import without_held_out
 
-LAST = 5  # the headline is the mean over so many last epochs
+LAST = 5  # the headline is the mean over this many last epochs
 TARGET = Fraction("0.994")
 TEST_IMAGES = 10_000
-UNTRACEABLE = "untraceable: "  # stands in front of the reason, in place of a digest
+UNTRACEABLE = "untraceable: "  # precedes the reason, in place of a digest
 RUN_RECORD = "run record"  # a kind of file
-COMPILED = "lab/native"  # stands as the trainer among the versions of a run that it made
+COMPILED = "lab/native"  # names the trainer among the versions of a run that it made
 
 RECIPE = schema_of({"network": str, "epochs": int, "held_out": float})
 EPOCH = object_schema(
@@ -84,7 +84,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, path):
-        """The record in a file; DamagedFile, naming file and field, if it is none."""
+        """The record in a file; DamagedFile, naming file and field, if it is not one."""
         return cls(**read_json(Path(path), RUN_RECORD))
 
     # accuracies are exact, so that whatever is rounded is rounded once, from whole counts

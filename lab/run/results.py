@@ -21,7 +21,7 @@ class RefusedRecord(ValueError):
 def load_records(rung, folder=RESULTS):
     """The published records of a rung in seed order; an empty list if it has none yet.
 
-    Raises: DamagedFile naming the file and what is wrong: no such format, a seed twice, or a run that cannot be.
+    Raises: DamagedFile naming the file and what is wrong: no such format, a seed twice, or an impossible run.
     """
     path = Path(folder) / f"{rung}.json"
     if not path.exists():
@@ -44,8 +44,8 @@ def published_recipe(name, folder=RESULTS):
 def folder_of(name, recipe, folder=RESULTS):
     """Where the run records of a recipe lie below the run_dir: in the folder of its name, or in "<name>-own".
 
-    The first is kept for the recipe that was published under this name, whatever a notebook says by now; how many
-    epochs it is trained for is a parameter of every notebook, and does not count.
+    The first is reserved for the recipe published under this name, whatever a notebook says now; the number of
+    epochs is a parameter of every notebook, and does not count.
     """
     published = published_recipe(name, folder)
     is_own = published is not None and recipe | {"epochs": 0} != published | {"epochs": 0}
@@ -60,7 +60,7 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
         digest: code digest of the present code.
 
     Returns: list of RunRecord, all that the file now holds, and a dictionary with the reason for every seed that it
-        held and that was left out.
+        held but that was left out.
     Raises: RefusedRecord naming the file and the reason, for a record of other data, recipe or code; DamagedFile;
         FileNotFoundError if there is no folder `run_dir`.
     """
@@ -92,7 +92,7 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
 
 
 def why_refused(record, rung, recipe, digest):
-    """Say in words why a record may not stand among the results of a rung, or return None.
+    """Say in words why a record may not be among the results of a rung, or return None.
 
     Args:
         recipe: the published recipe as a dictionary.
@@ -112,9 +112,9 @@ def why_refused(record, rung, recipe, digest):
 
 
 def why_not_published(record):
-    """Say in words why a record is no run of what was published under its name, or return None.
+    """Say in words why a record is not a run of what was published under its name, or return None.
 
-    What was published stands in results/, whatever the notebook says by now.
+    What was published is in results/, whatever the notebook says now.
     """
     published = load_records(record.rung)
     if not published:

@@ -1,4 +1,4 @@
-"""Which digests of code were seen to give the same bits, see `lab.ladders.carry`: results/same_bits.json."""
+"""Which digests of code were shown to give the same bits, see `lab.ladders.carry`: results/same_bits.json."""
 
 import json
 
@@ -9,7 +9,7 @@ SAME_BITS = ROOT / "results" / "same_bits.json"
 
 
 def equal_digests(rung, digest, path=SAME_BITS):
-    """`digest`, and those of all earlier code that was seen to give the same bits for a rung."""
+    """`digest`, and those of all earlier code that was shown to give the same bits for a rung."""
     known, entries = {digest}, [entry for entry in _read(path) if entry["rung"] == rung]
     while found := {entry["old"] for entry in entries if entry["new"] in known} - known:
         known |= found

@@ -14,8 +14,8 @@ TYPES = {str: "string", int: "integer", float: "number", dict: "object", list: "
 def schema_of(kind):
     """The JSON schema of a type, a dataclass, or a dictionary of fields and their types.
 
-    Numbers are at least 0. Lists and dictionaries may say of what they are, `list[int]`, unions are of plain types, and
-    an annotated type brings a schema of its own: `Annotated[dict, {...}]`. A field with a default may be left out
+    Numbers are at least 0. Lists and dictionaries may state their element type, `list[int]`, unions are of plain types,
+    and an annotated type has its own schema: `Annotated[dict, {...}]`. A field with a default may be left out
     only if that is None or says nothing, as in records of earlier code.
     """
     if isinstance(kind, dict):
@@ -50,7 +50,7 @@ def object_schema(required, optional=None, **more):
 CELL = object_schema(
     {"cell_type": {"type": "string"}, "metadata": {"type": "object"}, "source": {"type": ["string", "array"]}}
 )
-SCHEMAS = {  # by kind of file; who reads others adds theirs
+SCHEMAS = {  # by kind of file; readers of others add theirs
     "list of equal code": schema_of(list[dict]) | {"items": schema_of({"rung": str, "old": str, "new": str})},
     "notebook": object_schema({"cells": {"type": "array", "items": CELL}, "metadata": {"type": "object"}}),
     "list of source steps": schema_of(dict[str, dict]),
@@ -76,12 +76,12 @@ def read_json(path, kind):
 
 
 def parse_json(text, kind):
-    """What a text holds, if it is of a kind; ValueError naming the field that is not as it should be."""
+    """What a text holds, if it is of a kind; ValueError naming the invalid field."""
     return require(json.loads(text, parse_constant=_refuse_constant), kind)
 
 
 def require(value, kind):
-    """The value, if it is of a kind; ValueError naming the field that is not as it should be."""
+    """The value, if it is of a kind; ValueError naming the invalid field."""
     try:
         return _checker(kind)(value)
     except fastjsonschema.JsonSchemaValueException as error:

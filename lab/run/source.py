@@ -1,8 +1,8 @@
 """The source of code as it runs: found, parsed, and compared with what Python holds.
 
-A file may have been edited since it was imported, and a notebook's cell run again: what stands there need not be what
-runs. So a source counts only if it compiles to the very code of the function. What was found once is remembered by
-that code, whatever becomes of the file.
+A file may have been edited since it was imported, and a notebook's cell run again: what it says need not be what
+runs. So a source counts only if it compiles to exactly the function's code. Once found, it is remembered by that
+code, whatever happens to the file.
 """
 
 import ast
@@ -21,7 +21,7 @@ class Untraceable(ValueError):
 
 @functools.cache
 def syntax_of(code):
-    """The syntax tree of a function, an ast.FunctionDef, or the list of ast.Lambda of the line of a lambda.
+    """The syntax tree of a function, an ast.FunctionDef, or for a lambda the list of ast.Lambda on its line.
 
     Args:
         code: its `__code__`.
@@ -82,7 +82,7 @@ def _is_compiled_to(node, code):
 
 
 def _place(code):
-    """The file of some code; not the path of a cell, which is another one in every kernel."""
+    """The file of some code; not the path of a cell, which differs in every kernel."""
     return code.co_filename if os.path.isfile(code.co_filename) or code.co_filename[:1] == "<" else "a cell that"
 
 
@@ -115,7 +115,7 @@ def _definitions(tree):
     while open_ends:
         parent, outside, inside = open_ends.pop(0)
         for node in ast.iter_child_nodes(parent):
-            # decorators, bases and defaults are of the scope around
+            # decorators, bases and defaults belong to the outer scope
             prefix = inside if type(parent) not in separators or node in parent.body else outside
             if isinstance(node, ast.Lambda):
                 found.setdefault("<lambda>", []).append(node)
@@ -133,7 +133,7 @@ def _first_line(node):
 
 
 def _same(one, other):
-    """Whether two codes do the same, wherever they stand."""
+    """Whether two code objects do the same, wherever they are."""
     if isinstance(one, CodeType) and isinstance(other, CodeType):
         names = [name for name in dir(one) if name.startswith("co_") and name not in POSITIONS]
         values = [(getattr(one, name), getattr(other, name)) for name in names if not callable(getattr(one, name))]
@@ -142,4 +142,4 @@ def _same(one, other):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, frozenset) and isinstance(other, frozenset):
         return sorted(map(repr, one)) == sorted(map(repr, other))
-    return type(one) is type(other) and repr(one) == repr(other)  # 1, 1.0 and True are equal, and not the same
+    return type(one) is type(other) and repr(one) == repr(other)  # 1, 1.0 and True are equal, but not the same

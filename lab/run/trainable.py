@@ -1,4 +1,4 @@
-"""Whether network, loss, distortions and data of a run fit each other, found out before anything is trained."""
+"""Whether network, loss, distortions and data of a run fit each other, checked before anything is trained."""
 
 import copy
 

@@ -2,10 +2,10 @@
 
 Two kinds of candidate, both plain dictionaries, so that a line of JSON holds one:
 
-    {"layers": "c8 c8 M c12 c12 G", "rate": 0.2}      a network of lab/search/notation.py; the rest as DEFAULTS have it
+    {"layers": "c8 c8 M c12 c12 G", "rate": 0.2}      a network of lab/search/notation.py; the rest from DEFAULTS
     {"rung": "a07", "batch_size": 64, "average": 0.998}     a published rung, with other values in fields of Recipe
 
-Schedules and transforms are written as records have them: {"name": "OneCycleLR", "max_learning_rate": 0.1}.
+Schedules and transforms are written as in records: {"name": "OneCycleLR", "max_learning_rate": 0.1}.
 """
 
 from dataclasses import fields
@@ -45,7 +45,7 @@ RULES = {  # of settings that go into a calculation before a recipe or a transfo
     "momentum": number(0, below=1),
     "scale": number(0, below=1),
 }
-OFF = 0  # what a setting is that records leave out
+OFF = 0  # the value of a setting that records leave out
 
 
 def build_recipe(settings):
@@ -57,19 +57,19 @@ def build_recipe(settings):
 
 
 def complete(settings):
-    """All settings of a candidate by name, those that it leaves as they are included."""
+    """All settings of a candidate by name, including those it leaves at their defaults."""
     return build_recipe(settings).as_dict() if "rung" in settings else DEFAULTS | settings
 
 
 def changes(settings, base):
-    """In words, what a candidate has that another, `base`, has not: "average 0.998, dropout 0.0"."""
+    """In words, how a candidate differs from another, `base`: "average 0.998, dropout 0.0"."""
     theirs, ours = complete(base), complete(settings)
     names = [name for name in theirs | ours if ours.get(name, OFF) != theirs.get(name, OFF)]
     return ", ".join(_words(name, ours.get(name, OFF), theirs.get(name)) for name in names)
 
 
 def name_in_words(settings):
-    """The layers of a candidate, or its rung and what is different from it."""
+    """The layers of a candidate, or its rung and how it differs from it."""
     rung = settings.get("rung")
     return f"{rung}: {changes(settings, {'rung': rung})}" if rung else settings["layers"]
 
@@ -137,7 +137,7 @@ def _published(rung):
 
 
 def _named(written, kinds):
-    """A schedule or transform from what records have of it."""
+    """A schedule or transform from its form in records."""
     if not isinstance(written, dict) or written.get("name") not in kinds:
         raise ValueError(f'candidate: {written!r} must be one of {", ".join(kinds)}, as {{"name": ..., settings}}')
     settings = {name: _tuple(value) for name, value in written.items() if name != "name"}
@@ -162,7 +162,7 @@ def _words(name, value, other):
 
 
 def _briefly(written):
-    """A schedule or transform without what is as usual, numbers to three digits; any other value as it is."""
+    """A schedule or transform without its default settings, numbers to three digits; any other value as it is."""
     if not isinstance(written, dict):
         return written
     usual = {item.name: item.default for item in fields((SCHEDULES | TRANSFORMS)[written["name"]])}

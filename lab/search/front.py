@@ -12,7 +12,7 @@ HEADER = ("parameters", "epochs", "held-out accuracy, %", "", "n", "from", "cand
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the seeds of one candidate came to; `accuracy` is the mean of their last epochs, a fraction."""
+    """The results of one candidate's seeds; `accuracy` is the mean of their last epochs, a fraction."""
 
     topic: str
     trials: tuple[Trial, ...]
@@ -44,7 +44,7 @@ def format_candidates(candidates, trials, folder=SEARCH):
         trials: Trials, of other candidates too.
         folder: of the published trials.
 
-    Returns: text; candidates of which every run broke off are named below it.
+    Returns: text; candidates whose runs all broke off are named below it.
     """
     names = list(dict.fromkeys(map(name_of, candidates)))
     own = {found.trials[0].name: found for found in group("this search", trials)}
@@ -64,7 +64,7 @@ def format_candidates(candidates, trials, folder=SEARCH):
 
 
 def group(topic, trials):
-    """One Candidate for all trials with the same settings that ended."""
+    """One Candidate for all completed trials with the same settings."""
     by_name = {}
     for trial in trials:
         if trial.correct:

@@ -73,7 +73,7 @@ def _convolution(kind, inputs, width, padding):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by what the averages of all channels say (Hu et al. 2017)."""
+    """Scale every channel by factors computed from all channel averages (Hu et al. 2017)."""
 
     def __init__(self, channels):
         super().__init__()
@@ -87,7 +87,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Skip(nn.Module):
-    """Add what goes in to what comes out."""
+    """Add the input to the output."""
 
     def __init__(self, inner):
         super().__init__()

@@ -22,9 +22,9 @@ MEASURES = {  # of a trial, on held-out images
 
 
 def trials_of(topic, folder=OWN):
-    """The trials of a topic that ended: the published ones, then one's own.
+    """The completed trials of a topic: the published ones, then the reader's own.
 
-    Raises: FileNotFoundError naming the topics that there are; ValueError if every run broke off.
+    Raises: FileNotFoundError naming the existing topics; ValueError if every run broke off.
     """
     known = {path.stem: None for place in (SEARCH, folder) for path in sorted(place.glob("*.jsonl"))}
     if topic not in known:
@@ -53,7 +53,7 @@ def search_table(folder=SEARCH):
 
 
 def screen_table(topic, measure="last five, %", folder=OWN):
-    """What each setting of a screen does against the first trial, the others being equal, with 95 % intervals."""
+    """The effect of each setting of a screen against the first trial, the others being equal, with 95 % intervals."""
     trials = [replace(trial, settings=complete(trial.settings)) for trial in trials_of(topic, folder)]
     table = effects(trials, MEASURES[measure], trials[0].settings)
     return table.rename(columns={"effect": f"{label(measure, trials)}: effect"}).round(3)
@@ -79,7 +79,7 @@ def ablation_table(topic, measure="last five, %", folder=OWN):
 
 
 def label(measure, trials):
-    """A measure in words, where trials have fewer than five epochs to take the mean of."""
+    """A measure in words, where trials have fewer than five epochs to average."""
     counts = sorted({min(len(trial.correct), LAST) for trial in trials})
     if measure != "last five, %" or counts == [LAST]:
         return measure

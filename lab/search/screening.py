@@ -12,12 +12,12 @@ from lab.ladders.claims import CONFIDENCE
 
 
 def screen(settings):
-    """Candidates of a two-level design in which no effect of a setting is mixed with one of another, or of two others.
+    """Candidates of a two-level design in which no main effect is confounded with another, or an interaction of two.
 
     Args:
-        settings: a dictionary; a list of two values stands for a setting that varies, all else stays.
+        settings: a dictionary; a list of two values is a setting that varies; the others stay fixed.
 
-    Returns: list of dictionaries, at least twice as many as settings vary; half of them have either value of each.
+    Returns: list of dictionaries, at least twice as many as settings vary; each value of a setting is in half of them.
     Raises: ValueError naming a list that does not hold two values, or if nothing varies.
     """
     varied = {name: values for name, values in settings.items() if isinstance(values, list)}
@@ -27,7 +27,7 @@ def screen(settings):
     if not varied:
         raise ValueError("screen: nothing varies; give a list of two values for what shall")
     half = hadamard(1 << (len(varied) - 1).bit_length())[:, : len(varied)]
-    design = np.concatenate([half, -half])  # every run once more with all settings turned over
+    design = np.concatenate([half, -half])  # fold-over: every run again with all settings switched
     choices = (design < 0).astype(int)
     return [
         settings | {name: varied[name][choice] for name, choice in zip(varied, row, strict=True)} for row in choices
@@ -35,7 +35,7 @@ def screen(settings):
 
 
 def effects(trials, measure, base):
-    """What every setting does to a measure, the others being equal: least squares over trials that vary many at once.
+    """The effect of each setting on a measure, others being equal: least squares over trials that vary many at once.
 
     Args:
         trials: list of Trial; those that broke off are left out.

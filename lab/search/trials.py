@@ -1,8 +1,8 @@
 """Trying many small networks on training images alone: `python -m lab search TOPIC < candidates.jsonl`.
 
 The last 10,000 training images stand in for the test set, which is not read. Every run is a line of
-runs/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A search that was stopped goes on
-where it was: what the present code has tried is not tried again, nor what is published in results/search/<topic>.jsonl.
+runs/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A stopped search resumes where it
+was: what the present code has tried is not tried again, nor what is published in results/search/<topic>.jsonl.
 One search at a time writes to a file.
 """
 
@@ -37,7 +37,7 @@ HELD_OUT = 10_000
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of a search: settings that differ from the defaults, a seed, and what came of it.
+    """One line of a search: settings that differ from the defaults, a seed, and its results.
 
     `correct` counts the held-out images answered right after each epoch, `loss` is their mean in nats; None for a run
     that broke off.
@@ -108,9 +108,9 @@ def search(topic, candidates, *, seeds=1, jobs=2, folder=OWN, data=None):
 
 
 def find_trials(topic, folder=OWN):
-    """All trials of a topic: those that are published, then those in a folder of one's own; each once.
+    """All trials of a topic: those that are published, then those in the reader's own folder; each once.
 
-    Raises: ValueError if a topic cannot name a file, or a file holds what is no trial.
+    Raises: ValueError if a topic cannot name a file, or a file holds anything but trials.
     """
     check("search:", {"topic": topic}, {"topic": word()})
     published, own = (load_trials(Path(place) / f"{topic}.jsonl") for place in (SEARCH, folder))
@@ -119,7 +119,7 @@ def find_trials(topic, folder=OWN):
 
 
 def trials_that_count(topic, folder=OWN):
-    """Those of `find_trials` that are published, or were made by the code as it is now; raises as it does."""
+    """Those of `find_trials` that are published, or were made by the present code; raises as it does."""
     found, published = find_trials(topic, folder), load_trials(SEARCH / f"{topic}.jsonl")
     return [trial for trial in found if trial in published or _is_of_present_code(trial)]
 
@@ -128,7 +128,7 @@ def _is_of_present_code(trial):
     try:
         recipe = build_recipe(trial.settings)
     except ValueError:
-        return False  # earlier code knew a setting that is gone
+        return False  # earlier code had a setting that is gone
     return trial.code_digest in {digest_or_reason(replace(recipe, compiled=compiled)) for compiled in (True, False)}
 
 

@@ -1,4 +1,4 @@
-"""A look at a network at work that leaves it as it was: which of its modules act, and in which order."""
+"""A look at a network at work that leaves it unchanged: which of its modules act, and in which order."""
 
 from contextlib import contextmanager
 
@@ -10,7 +10,7 @@ PARTICULAR = {nn.modules.conv._ConvNd: "in_channels", nn.modules.batchnorm._Batc
 
 
 class _Reached(Exception):
-    """The first layer is about to act; its argument is the number of channels that it wants."""
+    """The first layer is about to act; its argument is the number of channels that it expects."""
 
 
 def refuse_lazy(network):

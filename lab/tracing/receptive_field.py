@@ -1,6 +1,6 @@
 """What each layer of a network sees of its input, in closed form.
 
-With jump, the distance in input pixels between neighbouring outputs, starting as 1 and 1:
+The jump is the distance in input pixels between neighbouring outputs. It and the receptive field start at 1:
 
     receptive_field_out = receptive_field_in + (kernel - 1) * dilation * jump_in
     jump_out            = jump_in * stride
@@ -38,11 +38,11 @@ class Layer:
     padding: int | None
     jump: int
     receptive_field: int
-    parameters: int  # of those that layers before hold, too, none is counted again
+    parameters: int  # those shared with earlier layers are not counted again
 
 
 class Unit(NamedTuple):
-    """What comes out of one direct child of a network."""
+    """The output of one direct child of a network."""
 
     out_channels: int
     out_size: int
@@ -104,7 +104,7 @@ def layer_table(network, image_size=28, detail=False):
 
     Args:
         detail: one row per leaf module; otherwise one per convolution, pooling and linear layer, with the
-            parameters of the normalisation behind it added to its own. Either way the column adds up to all
+            parameters of the normalisation after it added to its own. Either way the column adds up to all
             parameters of the network, each counted once: those that no layer above holds have a last row.
 
     Returns: DataFrame with columns layer, kernel, stride, padding, out (channels x height x width), jump,
@@ -154,7 +154,7 @@ def _with_rest(table, network, shown):
 
 
 def _leaves(network):
-    """Names of all modules that are layers: those without parts, and those whose parts only make their weights."""
+    """Names of all modules that are layers: without submodules, or with ones that only make their weights."""
     modules = network.named_modules()
     return {module: name for name, module in modules if has_rule(module) or not list(module.children())}
 
@@ -218,7 +218,7 @@ class _Tracer:
 
 
 def _count_new(module, counted):
-    """How many parameters of a module are not in the set `counted`, which they join."""
+    """How many parameters of a module are not in the set `counted`; they are added to it."""
     new = set(module.parameters()) - counted
     counted |= new
     return sum(parameter.numel() for parameter in new)

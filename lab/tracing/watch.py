@@ -1,6 +1,6 @@
-"""What becomes of images between the layers of a network, operation by operation.
+"""What happens to images between the layers of a network, operation by operation.
 
-Between two layers a network may do what leaves every pixel in its place and mixes it with no other: `F.relu(x)`,
+Between two layers a network may do anything that leaves every pixel in place and mixes it with no other: `F.relu(x)`,
 `x * scale`, `x * x.sigmoid()`, `x.flatten(1)` once a map is 1x1. Torch shows a Watch every operation that it is asked
 for. The Watch remembers how many layers each tensor has passed, and what was done to it that cannot be followed.
 """
@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # names of torch's operations, without the _ of those that write in place
 SHAPES = {"_reshape_alias", "_to_copy", "_unsafe_view", "alias", "cat", "clone", "copy", "detach", "expand"}
-SHAPES |= {"lift_fresh", "repeat", "slice", "split", "squeeze", "unsqueeze", "view"}  # height and width have to stay
+SHAPES |= {"lift_fresh", "repeat", "slice", "split", "squeeze", "unsqueeze", "view"}  # height and width must not change
 POINTWISE = {"_prelu_kernel", "celu", "elu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"}
 POINTWISE |= {"log_sigmoid_forward", "masked_fill", "mish", "native_dropout", "rrelu_with_noise", "softplus"}
-POINTWISE |= {"softshrink", "threshold"}  # that torch, or an early version of it, does not call so by itself
+POINTWISE |= {"softshrink", "threshold"}  # that torch, or an early version of it, does not tag as pointwise
 SOFTMAXES = {"_log_softmax", "_softmax"}
 OVER_PIXELS = {"native_group_norm", "native_layer_norm"}  # of one image
 NORMS = {"_batch_norm_no_update", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm"}
@@ -45,18 +45,18 @@ class Watch(TorchDispatchMode):
     Args:
         images: float (N, C, height, width).
         name: of the network, for messages.
-    Raises: Opaque, when the network takes numbers out of a tensor, for who knows what becomes of them.
+    Raises: Opaque, when the network takes numbers out of a tensor, since what happens to them is unknown.
     """
 
     def __init__(self, images, name):
         super().__init__()
         self.name, self.stage = name, 0
         self.inside = None  # the layer at work whose rule is known: what it does meanwhile is not followed
-        self._marks = {}  # Mark by address of memory; with the memory itself, lest the address be used again
+        self._marks = {}  # Mark by address of memory; with the memory itself, so that the address is not reused
         self._mark([images], Mark(0))
 
     def pass_layer(self, output):
-        """Take note that the images have passed one more layer, which gave this tensor."""
+        """Note that the images have passed one more layer, which gave this tensor."""
         self.stage += 1
         self._mark([output], Mark(self.stage))
 
@@ -88,7 +88,7 @@ class Watch(TorchDispatchMode):
         if name in SHAPE_ONLY:
             return
         writes = {part.name for part in func._schema.arguments if part.alias_info and part.alias_info.is_write}
-        written = tensors_in([settings.get(part) for part in writes - {"noise"}])  # which is of rrelu's own making
+        written = tensors_in([settings.get(part) for part in writes - {"noise"}])  # which rrelu makes itself
         if not made and not written:
             self.refuse_reading({"_local_scalar_dense": "item"}.get(name, name))
         stage, reason = self.look_up(given, name)
@@ -127,7 +127,7 @@ def tensors_in(value):
 
 def _keeps_pixels(func, name, settings, given, made):
     """Whether an operation leaves every pixel where it was, and mixes it with no other."""
-    maps = {_map(tensor) for tensor in given + made[:1]}  # behind the first stands what only torch itself uses
+    maps = {_map(tensor) for tensor in given + made[:1]}  # after the first come tensors that only torch itself uses
     if len(maps) > 1 or None in maps:
         return False
     is_pixel = maps == {(len(given[0]), 1, 1)}

@@ -1,4 +1,4 @@
-"""Layers that mix pixels by a rule: the window that each output sees of what the layer is given."""
+"""Layers that mix pixels by a rule: the window of the layer's input that each output sees."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ RULED = (nn.Conv2d, *POOLS, *ADAPTIVE, nn.Linear)
 
 
 def has_rule(module):
-    """Whether a module does what torch's own layer of its kind does, and not something of its own."""
+    """Whether a module does exactly what torch's own layer of its kind does."""
     kind = next((kind for kind in RULED if isinstance(module, kind)), None)
     steps = ("forward", "_conv_forward")
     return kind is not None and all(
@@ -21,7 +21,7 @@ def has_rule(module):
 def window(module, label, given, output):
     """(kernel, stride, padding, dilation) of a module that has a rule, as it made `output` of the tensor `given`.
 
-    Raises: Opaque beginning with the label, if the window is no square, or if it is none in what was given.
+    Raises: Opaque beginning with the label, if the window is not square, or not traced on what was given.
     """
     where = f"{side_of(given)}x{side_of(given)}"
     if given.ndim != (2 if isinstance(module, nn.Linear) else 4):
@@ -43,10 +43,10 @@ def window(module, label, given, output):
 def _convolution_window(module, label):
     kernel, dilation = _only(tuple(module.weight.shape[2:]), label), _only(module.dilation, label)
     reach = (kernel - 1) * dilation
-    same = {"same": reach // 2, "valid": 0}  # torch pads an odd rest at the far end
+    same = {"same": reach // 2, "valid": 0}  # torch pads an odd remainder at the far end
     padding = same[module.padding] if isinstance(module.padding, str) else _only(module.padding, label)
     from_outside = {"zeros": False, "circular": padding > 0}
-    # a window that reaches in as far as out holds all pixels that are mirrored or repeated for it
+    # a window that reaches as far in as out contains every pixel that is mirrored or repeated for it
     if from_outside.get(module.padding_mode, 2 * padding > reach):
         raise Opaque(f"{label} pads with pixels from outside its window: padding_mode={module.padding_mode!r}")
     return kernel, _only(module.stride, label), padding, dilation
@@ -60,5 +60,5 @@ def _only(value, label):
 
 
 def side_of(activations):
-    """Pixels a side of the maps that a tensor holds; 1 of a tensor that holds none."""
+    """Pixels per side of the maps that a tensor holds; 1 if it holds none."""
     return activations.shape[-1] if activations.ndim == 4 else 1

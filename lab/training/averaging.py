@@ -18,9 +18,9 @@ def build_average(recipe, network):
 
 
 def average_decay(most, batches):
-    """Decay per batch of an average over so many batches so far: little at first, so that it forgets its start.
+    """Decay per batch of an average after this many batches: small at first, so that it forgets its start.
 
-    The average reaches back over about a tenth of the batches there were, until `most` limits it. Source: TensorFlow's
+    The average covers about the last tenth of the batches so far, until `most` limits it. Source: TensorFlow's
     `tf.train.ExponentialMovingAverage`.
     """
     return min(most, (1 + batches) / (10 + batches))

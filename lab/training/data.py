@@ -122,9 +122,9 @@ def load_digits(source="auto", root=None, *, train_limit=0):
     Args:
         source: "mnist" (the full set, downloaded by torchvision when missing), "sample" (5,000 real MNIST
             digits, per class the first 400 for training and the last 100 for testing), or "auto": MNIST if it is
-            there or can be fetched, else the sample, with a warning.
+            present or can be fetched, else the sample, with a warning.
         root: folder that holds MNIST/raw; the default is the environment variable MNIST_ROOT, else data/.
-        train_limit: keep the first so many training images; 0 keeps all.
+        train_limit: how many training images to keep, from the first; 0 keeps all.
 
     Returns: Digits.
     Raises: ValueError for an unknown source or a limit outside the data; DataError for files that are missing and
@@ -154,7 +154,7 @@ def mnist_root(root=None):
 
 
 def find_file(folder, name):
-    """One of the four files, or the packed one that a download left without it; None if neither is there."""
+    """One of the four files, or its packed version if only that is there; None if neither is there."""
     path = folder / "MNIST" / "raw" / name
     return next((found for found in (path, path.with_name(f"{name}.gz")) if found.is_file()), None)
 
@@ -166,7 +166,7 @@ class MissingData(DataError):
 def _fetch_mnist(folder):
     """Let torchvision download what is missing from its mirrors, into a folder of its own, and move it in place whole.
 
-    So a download that breaks off leaves nothing half, several at once do not meet, and files that are there stay.
+    So an aborted download leaves no partial file, parallel ones do not collide, and existing files stay.
     """
     raw = folder / "MNIST" / "raw"
     missing = [name for name in MNIST_SHA256 if not find_file(folder, name)]

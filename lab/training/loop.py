@@ -41,7 +41,7 @@ class EpochStats:
 
 @dataclass
 class Trainee:
-    """A network and what changes it: all the state of a run, but for torch's own random numbers."""
+    """A network and what changes it: all the state of a run, except torch's own random numbers."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -58,9 +58,9 @@ class Trainee:
 def begin(recipe, seed, device, train_total):
     """Seed everything, then build network, optimiser and schedule in this order.
 
-    The seed decides weights, order of images and dropout; distortions draw from a stream of their own that it starts.
-    Channels last is what makes small convolutions fast on a CPU; torch's batch normalisation adds up plainly there, so
-    that what it puts out is exact to about 4e-4 of its size.
+    The seed decides weights, order of images and dropout; distortions draw from a stream of their own, which it seeds.
+    Channels last is what makes small convolutions fast on a CPU; torch's batch normalisation then sums plainly, so its
+    output is exact to about 4e-4 of its size.
     """
     torch.manual_seed(seed)
     network = recipe.build_network().to(device, memory_format=torch.channels_last)
@@ -79,7 +79,7 @@ def train_epoch(trainee, recipe, split, *, advance=None):
         split: images uint8 (N, 1, 28, 28), on the network's device.
         advance: called after every batch, for a progress bar.
 
-    Returns: EpochStats of the images as they were seen: augmented, with dropout, by the weights of the moment.
+    Returns: EpochStats of the images as they were seen: augmented, with dropout, by the current weights.
     Raises: TrainingDiverged at the first batch whose loss is not finite.
     """
     started = time.perf_counter()
@@ -176,7 +176,7 @@ def run_epoch(trainee, recipe, train, held_out, test, train_epoch=train_epoch, *
 
 
 def _words(what, trainee):
-    """What became of a run that diverged, with the remedy."""
+    """What happened to a run that diverged, with the remedy."""
     rate = trainee.optimizer.param_groups[0]["lr"]
     remedy = "A lower learning rate is the usual remedy; the checkpoint of the epoch before is kept."
     return f"{what} at learning rate {rate:g}. {remedy}"

@@ -13,13 +13,13 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov's momentum that makes every step of a 1x1 convolution orthogonal.
 
     A gradient tends to have a few large singular values; the directions of the small ones then learn slowly. An
-    orthogonal step moves in all of them alike. Whatever is no matrix from channels to channels takes the step of
-    torch.optim.SGD, at the same rate, and so does the layer that gives the classes: the last one to act that is a
-    convolution or linear, wherever the network has made it.
+    orthogonal step moves in all of them alike. Any weight that is not a channel-mixing matrix takes the step of
+    torch.optim.SGD, at the same rate, and so does the layer that gives the classes: the last convolution or linear
+    layer to act, wherever the network defines it.
 
     Args:
         network: all its parameters are trained.
-        lr, momentum, weight_decay: as of torch.optim.SGD.
+        lr, momentum, weight_decay: as for torch.optim.SGD.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
@@ -47,10 +47,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def _hidden_matrices(network):
-    """Weights of all 1x1 convolutions in the network's own order, each once; without that of the last layer to act."""
+    """Weights of all 1x1 convolutions in the network's own order, each once; except that of the last layer to act."""
     layers = [module for _, module, _ in acting_modules(network) if isinstance(module, nn.Conv2d | nn.Linear)]
     head = layers[-1].weight if layers else None
-    parameters = set(network.parameters())  # a weight that is computed from others is none
+    parameters = set(network.parameters())  # a weight that is computed from others is not one
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.groups == 1]
     weights = dict.fromkeys(module.weight for module in convolutions if module.weight.shape[2:] == (1, 1))
     return [weight for weight in weights if weight is not head and weight in parameters]
@@ -59,8 +59,8 @@ def _hidden_matrices(network):
 def orthogonalise(matrix):
     """The matrix (rows, columns) with its singular values near 1, between 0.68 and 1.16 for all but the very smallest.
 
-    Tall ones come back larger, by the root of rows / columns: so a step changes what comes out by as much in each.
-    Newton and Schulz's iteration needs products alone, no decomposition.
+    Tall ones are scaled up by the root of rows / columns, so that a step changes each output by as much.
+    The Newton-Schulz iteration needs only products, no decomposition.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)

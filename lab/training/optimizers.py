@@ -1,4 +1,4 @@
-"""Optimisers. An entry of OPTIMIZERS is all that a new one takes."""
+"""Optimisers. A new one needs only an entry in OPTIMIZERS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Optimizer:
     """An optimiser of a recipe: how it is built from recipe and network, and what else it takes from the recipe.
 
     `heeds` are the settings that have an effect besides learning rate and weight decay; `objection` says in words what
-    of a recipe does not suit it, or None.
+    in a recipe does not suit it, or None.
     """
 
     build: Callable
@@ -57,5 +57,5 @@ OPTIMIZERS = {
 
 
 def settings_without_effect(name):
-    """Settings of a recipe that other optimisers heed, and the one of this name does not."""
+    """Settings of a recipe that other optimisers heed and this one does not."""
     return {setting for other in OPTIMIZERS.values() for setting in other.heeds} - set(OPTIMIZERS[name].heeds)

@@ -12,7 +12,7 @@ from lab.tracing.acting import refuse_lazy
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import Schedule
 
-WRITTEN_IF_ON = ("average", "compiled")  # settings that joined when results were there already
+WRITTEN_IF_ON = ("average", "compiled")  # settings added when results already existed
 
 
 def _is_transform(value):
@@ -48,7 +48,7 @@ RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run but for its seed.
+    """One training run, except for its seed.
 
     Raises: ValueError naming the field and its value, if one is outside its range.
     """
@@ -66,9 +66,9 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: Schedule | None = None
     augmentation: tuple = ()  # applied in order to every training batch
-    held_out: float = 0  # last so many training images, or that share of them if below 1: not trained on, watched
+    held_out: float = 0  # number of last training images, or their share if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
-    average: float = 0.0  # decay per batch, in the end, of a running average of weights and statistics; 0: none kept
+    average: float = 0.0  # final decay per batch of a running average of weights and statistics; 0: none kept
     compiled: bool = False  # train with lab/native on a CPU, where it can: the same but for rounding, and faster
 
     def __post_init__(self):
@@ -148,7 +148,7 @@ def as_call(written):
 
 
 def without_held_out(images, held_out):
-    """How many of so many training images are left to train on; a `held_out` below 1 is a share."""
+    """How many of `images` training images are left to train on; a `held_out` below 1 is a share."""
     return images - (round(images * held_out) if held_out < 1 else held_out)
 
 

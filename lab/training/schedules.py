@@ -1,4 +1,4 @@
-"""Learning-rate schedules. A class here is all that a new one takes; notebooks reach it once utils.py names it."""
+"""Learning-rate schedules. A new one needs only a class here; notebooks reach it once utils.py names it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ class Schedule:
     watches: ClassVar[bool] = False
 
     def build(self, optimizer, epochs, batches_per_epoch):
-        """torch's scheduler for a run of so many epochs. Raises: ValueError if the run is too short for it."""
+        """torch's scheduler for a run of this many epochs. Raises: ValueError if the run is too short for it."""
         raise NotImplementedError
 
 
@@ -111,7 +111,7 @@ def _cycle(schedule, optimizer, steps, **settings):
 def build_schedule(recipe, optimizer, batches_per_epoch):
     """torch's scheduler of a recipe, or one that never changes the rate.
 
-    Raises: ValueError if so few batches are trained on that a rate cannot rise.
+    Raises: ValueError if there are too few batches for the rate to rise.
     """
     if recipe.schedule is None:
         return lr_scheduler.ConstantLR(optimizer, factor=1.0)
