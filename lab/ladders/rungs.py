@@ -140,7 +140,10 @@ class Rung(Notebook):
             self.run_cell("ablations", scope)
         if not isinstance(scope.get("recipe"), Recipe):
             raise ValueError(f"{self.path.name}: the cell tagged 'recipe' sets no recipe = utils.Recipe(...)")
-        return {self.id: scope["recipe"]} | scope.get("ablations", {})
+        ablations = scope.get("ablations", {})
+        if foreign := [name for name in ablations if not name.startswith(f"{self.id}_")]:
+            raise ValueError(f"{self.path.name}: ablation {foreign[0]!r} must be called {self.id}_ and what it changes")
+        return {self.id: scope["recipe"]} | ablations
 
     def _define(self, scope):
         """Run imports, functions and classes of the cells above the recipe; of plain Python only."""
