@@ -180,6 +180,7 @@ def test_a_copy_of_a_notebook_is_not_taken_for_the_rung(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------- what readers put beside them
 
 BADGE = '<a href="https://colab.research.google.com/x.ipynb" target="_parent"><img src="x.svg" alt="Colab"/></a>'
+A_RECIPE = "recipe = utils.Recipe(network=model.TwoLayerHead)"
 NETWORK = """
 from torch import nn
 class Tiny(nn.Sequential):
@@ -272,10 +273,21 @@ def test_a_network_may_be_a_class_in_a_cell_of_its_own(folder):
         ([], "has 0 cells tagged 'recipe'"),
         ([("recipe", "recipe = utils.Recipe(network=Tiny)")], "NameError: name 'Tiny' is not defined"),
         ([("recipe", "rung = 'a08'")], "sets no recipe"),
+        ([("recipe", A_RECIPE), ("ablations", "ablations = {'a07_x': recipe}")], "'a07_x' must be called a08_ and"),
+        ([("recipe", "recipe = utils.fit(utils)")], "may use of utils Claim, .*, and not fit"),
         ([("recipe", "recipe = utils.Recipe(network=model.Nothing)")], "AttributeError"),
         ([("recipe", "recipe = utils.Recipe(network=int)")], "a08_mine.ipynb"),
     ],
-    ids=["empty file", "no cells", "no network", "no recipe", "unknown network", "no module"],
+    ids=[
+        "empty file",
+        "no cells",
+        "no network",
+        "no recipe",
+        "foreign ablation",
+        "more of utils",
+        "unknown network",
+        "no module",
+    ],
 )
 def test_a_rung_that_cannot_be_trained_is_named_and_keeps_no_other_from_anything(folder, cells, reason):
     path = folder / "a08_mine.ipynb"
