@@ -59,7 +59,7 @@ publish: install  ## execute notebooks on one thread without parameters and keep
 lowest: install  ## the smoke tests with the lowest versions that the requirements allow
 	$(BIN)/uv venv --quiet --clear $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -r requirements-dev.txt
-	$(VENV)-lowest/bin/python -m pytest -n $(JOBS) tests/test_model.py tests/test_training.py tests/test_notebooks_run.py
+	$(VENV)-lowest/bin/python -m pytest -n $(JOBS) tests/test_model.py tests/training/test_loop.py tests/batch/test_notebooks_run.py
 
 pins: install  ## renew both constraints.txt, for the requirements as they are now
 	$(BIN)/uv $(PIN) requirements-dev.txt -o constraints.txt

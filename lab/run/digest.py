@@ -106,7 +106,8 @@ class _Reached:
             name = item.__qualname__  # wherever it stands
         known = self.names.setdefault(name, [])  # two things may have one name: a class whose cell was run again
         if not any(other is item for other in known):
-            if others := {other.__module__ for other in known} - {item.__module__}:
+            others = {other.__module__ for other in known} - {item.__module__}
+            if others and "<" not in name:  # lambdas, and what is defined in functions, have no name of their own
                 raise Untraceable(f"{others.pop()} and {item.__module__} both define {name}; rename one of them")
             known.append(item)
             place = name if len(known) == 1 else f"{name}#{len(known)}"

@@ -150,8 +150,8 @@ def test_torch_trains_instead_and_says_why(script, complaint, compiler, recipe, 
 def test_what_was_read_at_first_is_what_is_compiled_and_told_of(compiler, monkeypatch):
     compiler('for word; do case "$word" in *.cpp) cat "$word" "${word%.cpp}.h" >&2; esac; done; exit 1')
     before = code_digest(native.train_epoch_compiled)
-    monkeypatch.setitem(build.SOURCES, "trainer.cpp", b"// this one\n")
-    monkeypatch.setitem(build.SOURCES, "trainer.h", b"// that one\n")
+    monkeypatch.setitem(build.SOURCES, "trainer.cpp", build.Source("// this one\n"))
+    monkeypatch.setitem(build.SOURCES, "trainer.h", build.Source("// that one\n"))
     with pytest.raises(CannotCompile, match="// this one$"):
         load_library()
     assert code_digest(native.train_epoch_compiled) != before

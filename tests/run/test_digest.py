@@ -402,6 +402,16 @@ def test_two_things_of_one_name_are_refused(tmp_path, monkeypatch):
         code_digest(red.turn, blue.turn)
 
 
+def test_lambdas_of_two_files_are_told_apart(tmp_path, monkeypatch):
+    def digest(*values):
+        for name in ("red_room", "blue_room"):
+            monkeypatch.setitem(sys.modules, name, None)
+        names = zip(("red_room", "blue_room"), values, strict=True)
+        return code_digest(*(load_module(tmp_path, name, f"act = lambda: {value}\n").act for name, value in names))
+
+    assert len({digest(1, 2), digest(2, 1), digest(1, 1)}) == 3
+
+
 def test_constants_count_for_the_function_that_uses_them(tmp_path, monkeypatch):
     """Two functions may each have a constant of one name."""
 
