@@ -35,7 +35,8 @@ from lab.ladders.measures import Summary
 from lab.ladders.weights import load_weights
 
 # all rungs side by side
-from lab.pages.tables import audit, originals_table, overview, pareto_front, selection_table, show_overview
+from lab.pages.tables import audit, last_rungs, originals_table, overview, pareto_front, selection_table
+from lab.pages.tables import show_overview, tutorial_ends
 from lab.pages.plots import plot_consistency, plot_roads, plot_size_against_accuracy
 
 # the search

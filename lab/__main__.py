@@ -207,7 +207,7 @@ def search_command(options):
 
 
 def _describe(trial):
-    from lab.ladders.measures import percent
+    from lab.numbers import percent
 
     loss = f", {trial.loss[-1]:.4f} nats" if trial.loss else ""
     outcome = f"{percent(trial.last5)}{loss}" if trial.correct else "diverged"

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import re
+import subprocess
 import sys
 
 import pytest
@@ -66,3 +67,17 @@ def test_all_that_the_requirements_bring_is_pinned():
         waiting -= needed
     assert {"torch", "ipykernel", "fonttools"} <= needed
     assert needed - names_in(ROOT / "constraints.txt") == set()
+
+
+NAMED = re.compile(r"\b(?:lab|tests|workflow|notebooks|results)/[\w./-]+\.(?:py|md|ipynb|json|h|cpp)\b")
+
+
+def test_every_file_that_is_named_is_there():
+    """In texts, comments and settings; a name in angle brackets, or of a rung to be made, is none."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    paths = [ROOT / name for name in listed.stdout.splitlines()] or [*ROOT.rglob("*.md"), *ROOT.rglob("*.py")]
+    texts = {
+        path: path.read_text(encoding="utf-8") for path in paths if path.suffix in (".md", ".py", ".ipynb", ".yaml", "")
+    }
+    named = {name: path for path, text in texts.items() for name in NAMED.findall(text) if "tests" not in path.parts}
+    assert {name: path for name, path in named.items() if not (ROOT / name).exists()} == {}

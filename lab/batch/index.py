@@ -12,8 +12,9 @@ from lab.batch.execute import NotRun, check_executed
 from lab.batch.executions import FAILED
 from lab.batch.html_pages import mend_links
 from lab.files import write_atomically
-from lab.ladders.measures import in_percent, measured_over, percent
+from lab.ladders.measures import measured_over
 from lab.ladders.rungs import find_notebooks
+from lab.numbers import in_percent, percent
 from lab.run.record import LAST, RunRecord
 from lab.run.schema import DamagedFile
 

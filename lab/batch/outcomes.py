@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.files import ROOT
-from lab.ladders.measures import Summary, in_percent, measured_over, percent
+from lab.ladders.measures import Summary, measured_over
 from lab.ladders.rungs import Rung
+from lab.numbers import in_percent, percent
 from lab.run.record import LAST, RunRecord
 from lab.run.results import folder_of, load_records
 

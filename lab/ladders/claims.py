@@ -8,7 +8,8 @@ from fractions import Fraction
 import pandas as pd
 from scipy import stats
 
-from lab.ladders.measures import MEASURES, signed
+from lab.ladders.measures import MEASURES
+from lab.numbers import signed
 from lab.run.results import load_records
 
 CONFIDENCE = 0.95

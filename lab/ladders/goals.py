@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from torch import nn
 
-from lab.ladders.measures import STEADY_SHARE, limit
+from lab.ladders.measures import STEADY_SHARE
+from lab.numbers import limit
 from lab.run.record import TARGET, TEST_IMAGES
 
 MOST_SEEDS = f"by at least {limit(STEADY_SHARE)} of seeds"

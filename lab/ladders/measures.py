@@ -6,40 +6,12 @@ Accuracies are exact fractions of whole counts until they are written; a tie is 
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
+from lab.numbers import in_percent, rounded, signed
 from lab.run.record import LAST, TARGET
 
 STEADY_SHARE = Fraction("0.8")  # of the seeds must hold the target in each of the last epochs to call a rung consistent
-
-
-def rounded(value, places=2):
-    """A number as text with `places` decimal places; a float stands for the simple fraction it comes from."""
-    exact = Fraction(value).limit_denominator(10**9)
-    quotient = Decimal(exact.numerator) / Decimal(exact.denominator)
-    return str(quotient.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
-
-
-def in_percent(fraction):
-    """A fraction in percent without the sign, for tables: "99.40"."""
-    return rounded(100 * fraction)
-
-
-def percent(fraction):
-    """A fraction in percent, for sentences: "99.40 %"."""
-    return f"{in_percent(fraction)} %"
-
-
-def signed(points):
-    """A difference in points: "+0.12"."""
-    text = rounded(points)
-    return text if text.startswith("-") else f"+{text}"
-
-
-def limit(fraction):
-    """A limit in percent, with as many places as needed: "99.4 %", "80 %"."""
-    return f"{float(100 * fraction):g} %"
 
 
 @dataclass(frozen=True)
@@ -87,15 +59,12 @@ class Summary:
     last5: Fraction  # mean over seeds of the mean of the last five epochs
     final: Fraction  # mean over seeds of the last epoch
     clean_train: Fraction
+    gap: Fraction  # in points
     steady: int  # how many seeds reached the target in each of their last epochs
 
     @property
     def n(self):
         return len(self.headlines)
-
-    @property
-    def gap(self):
-        return self.clean_train - self.final
 
     @property
     def consistent(self):
@@ -116,6 +85,7 @@ class Summary:
             last5=statistics.mean(record.last5 for record in records),
             final=statistics.mean(record.final for record in records),
             clean_train=statistics.mean(record.clean_train for record in records),
+            gap=statistics.mean(MEASURES["gap"].of(records)),
             steady=sum(record.steady for record in records),
         )
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib import patheffects
 
-from lab.ladders.measures import in_percent, limit
+from lab.numbers import in_percent, limit
 from lab.run.record import LAST, TARGET
 
 MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue on which black figures are legible
@@ -151,7 +151,7 @@ def _panels(count):
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
-        axis.set_ylabel("test accuracy, %\nmean of last ≤ 5 epochs")
+        axis.set_ylabel("test accuracy, %\nmean of the last five epochs")
     return figure, axes.flat[:count]
 
 
@@ -185,7 +185,7 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
 def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
     """Draw every rung by its parameters and accuracy, all of them and, larger, those below `small` parameters.
 
-    Where points crowd, only the best of them are named.
+    Where points crowd, not all of them are named: the last rungs of ladders first, then the best.
 
     Args:
         table: DataFrame of `overview`.
@@ -213,7 +213,7 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
     ticks = [size for size in (2_000, 3_000, 4_000, 5_000, 7_000, 10_000, 14_000) if size > closer.get_xlim()[0]]
     closer.set_xticks(ticks, [f"{size:,}" for size in ticks])
     closer.minorticks_off()
-    whole.set_ylabel("test accuracy, %\nmean of last ≤ 5 epochs")
+    whole.set_ylabel("test accuracy, %\nmean of the last five epochs")
     names, lines = whole.get_legend_handles_labels()[::-1]
     figure.legend(lines, names, fontsize=8, loc="lower center", ncols=len(names), frameon=False)
     sns.despine(figure)
@@ -225,9 +225,11 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
 
 
 def _label_points(axis, rungs):
-    """Write the names of rungs beside their points, the best first; one without room there is left out."""
+    """Write the names of rungs beside their points: the last of each ladder, then the best that find room."""
     taken = []
-    for name, rung in rungs.sort_values("last five", ascending=False).iterrows():
+    ends = ~rungs.index.str[0].duplicated(keep="last")  # the last rung of a ladder comes first
+    order = rungs.assign(end=ends).sort_values(["end", "last five"], ascending=False)
+    for name, rung in order.iterrows():
         place = (rung["parameters"], rung["last five"])
         x, y = axis.transData.transform(place)
         if any(abs(left - x) < LABEL_WIDTH and abs(height - y) < LABEL_HEIGHT for left, height in taken):
@@ -238,14 +240,17 @@ def _label_points(axis, rungs):
 
 
 def plot_roads(table, *, target=TARGET):
-    """Draw the accuracy of every ladder rung by rung, a panel each, with the parameters on the way."""
+    """Draw the accuracy of every ladder rung by rung, a panel each; parameters are written where they change."""
     measured = table.dropna(subset="last five")
     ladders = list(measured.groupby(measured.index.str[0]))
     figure, panels = _panels(len(ladders))
     for axis, (letter, rungs) in zip(panels, ladders, strict=True):
         heights, spreads = rungs["last five"].tolist(), rungs["spread"].fillna(0).tolist()
         axis.errorbar(rungs.index, heights, yerr=spreads, marker="o", markersize=4, capsize=2)
+        changes = rungs["parameters"].ne(rungs["parameters"].shift())
         for position, (name, rung) in enumerate(rungs.iterrows()):
+            if not changes[name]:  # it is as large as the one before
+                continue
             is_valley = heights[position] <= min(heights[max(0, position - 1) : position + 2])
             style = {"fontsize": 7, "ha": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
             style |= {"xytext": (0, -12 if is_valley else 6), "textcoords": "offset points"}

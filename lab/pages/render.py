@@ -15,8 +15,9 @@ from pathlib import Path
 
 from lab.files import ROOT, write_atomically
 from lab.ladders.goals import LADDERS
-from lab.ladders.measures import accuracy_with_spread, in_percent, percent, rounded, signed, summary_row
+from lab.ladders.measures import accuracy_with_spread, summary_row
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
+from lab.numbers import in_percent, percent, rounded, signed
 from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table, source_steps
 from lab.run.record import LAST
 from lab.run.results import load_records
@@ -146,7 +147,7 @@ def number(result, name):
         "best": percent(summary.best_epoch),
         "final": percent(summary.final),
         "clean": percent(summary.clean_train),
-        "gap": signed(100 * summary.gap),
+        "gap": signed(summary.gap),
         "n": str(summary.n),
         "steady": f"{summary.steady} of {summary.n}",
         "mistakes": str(last["test_total"] - last["test_correct"]),  # of the run that the page shows

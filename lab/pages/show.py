@@ -13,8 +13,9 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import model
-from lab.ladders.measures import Summary, percent, summary_row
+from lab.ladders.measures import Summary, summary_row
 from lab.ladders.rungs import find_rung, find_rungs
+from lab.numbers import percent
 from lab.pages.tables import ladder_table, name_of_own
 from lab.rules import check, is_a
 from lab.run.results import folder_of, published_recipe, why_not_published

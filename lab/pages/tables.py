@@ -7,8 +7,9 @@ import pandas as pd
 
 from lab.files import ROOT
 from lab.ladders.claims import Claim, compare_runs, format_difference, judge
-from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread, rounded, signed, summary_row
+from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread, summary_row
 from lab.ladders.rungs import find_rung, find_rungs
+from lab.numbers import rounded, signed
 from lab.pages.probes import multiply_accumulates
 from lab.run.record import LAST
 from lab.run.results import load_records
@@ -105,8 +106,7 @@ def overview():
 
     Returns: DataFrame indexed by rung. Accuracies in percent, of the test set unless they say otherwise; `last five` is
         the last epoch where the goal of the rung says so; `gap` is clean training accuracy minus test accuracy, both
-        after the last epoch, in points; `seconds` per training epoch on one thread, the
-        quickest seed's median; `constraint` of the rung: met, missed, or – without runs.
+        after the last epoch, in points; `constraint` of the rung: met, missed, or – without runs.
     """
     return pd.DataFrame.from_dict({rung.id: _row(rung) for rung in find_rungs()}, orient="index")
 
@@ -119,19 +119,29 @@ def _row(rung):
         "receptive field": known_receptive_field(network),
         "multiply-accumulates": multiply_accumulates(network),
     }
-    records, summary = load_records(rung.id), rung.summary
+    summary = rung.summary
     if summary is None:
         return row | {"n": 0, "constraint": "–"}
     return row | {
-        "seconds": min(record.train_seconds for record in records),
         "last five": float(100 * summary.mean),
         "spread": None if summary.std is None else 100 * summary.std,
         "n": summary.n,
         "best": float(100 * summary.best_epoch),
         "clean train": float(100 * summary.clean_train),
-        "gap": float(100 * summary.gap),
+        "gap": float(summary.gap),
         "constraint": "met" if all(rung.checks(summary).values()) else "missed",
     }
+
+
+def tutorial_ends():
+    """Names of the rungs with which the tutorials end, one per road."""
+    return [rung.id for rung in find_rungs() if rung.ends_tutorial]
+
+
+def last_rungs():
+    """Names of the last rungs of all roads."""
+    roads = {rung.ladder.letter: rung.id for rung in find_rungs() if rung.ladder.is_road}
+    return list(roads.values())
 
 
 def pareto_front(table):
@@ -233,4 +243,4 @@ def show_overview(table):
     """The table of `overview` with suitable numbers of decimals; a click on a heading sorts by it."""
     formats = dict.fromkeys(("parameters", "multiply-accumulates"), "{:,}".format)
     formats |= dict.fromkeys(("last five", "spread", "best", "clean train"), rounded)
-    return SortableTable(table, formats | {"gap": signed, "seconds": "{:.0f}".format})
+    return SortableTable(table, formats | {"gap": signed})

@@ -1,8 +1,11 @@
 """What a training run shows while it works: one line per epoch, and a bar for anyone watching."""
 
 import sys
+from fractions import Fraction
 
 from tqdm import tqdm
+
+from lab.numbers import in_percent
 
 HEADER = "epoch  learning rate  train loss  train, %  test loss  test, %  errors"
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} batches, {remaining} left"
@@ -41,7 +44,7 @@ def format_epoch(row):
 
 
 def _in_percent(row, split):
-    return f"{100 * row[f'{split}_correct'] / row[f'{split}_total']:.2f}"
+    return in_percent(Fraction(row[f"{split}_correct"], row[f"{split}_total"]))
 
 
 class _CellBar(tqdm):

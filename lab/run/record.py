@@ -48,7 +48,7 @@ class RunRecord:
     `epochs` holds a row per epoch: losses are means per image in nats, seconds are wall-clock.
     `clean_train_correct` counts the training images that the final network classifies correctly in eval mode
     and without augmentation; it is None until the run has finished. `fingerprint` is of the run's first batches, see
-    `lab.run.checkpoints`; records of earlier code have none.
+    `lab.run.fingerprint`; records of earlier code have none.
     """
 
     rung: str

@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import dataclass
 
-from lab.ladders.measures import in_percent, measured_over
+from lab.ladders.measures import measured_over
+from lab.numbers import in_percent
 from lab.run.record import LAST
 from lab.search.trials import SEARCH, Trial, load_trials, name_of
 

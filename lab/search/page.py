@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lab.ladders.claims import compare_seeds, format_difference
-from lab.ladders.measures import in_percent, rounded
+from lab.numbers import in_percent, rounded
 from lab.pages.plots import draw_target, finish
 from lab.run.record import LAST
 from lab.search.candidates import changes, complete, draws, name_in_words
@@ -46,7 +46,7 @@ def search_table(folder=SEARCH):
             "runs": len(trials),
             "hours": f"{sum(trial.seconds for trial in trials) / 3600:.1f}",
             "parameters": f"{min(t.parameters for t in trials):,} – {max(t.parameters for t in trials):,}",
-            "best last epoch, %": in_percent(best.final),
+            "best single run, %": in_percent(best.final),
             "of": name_in_words(best.settings),
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lab.ladders.claims import compare_runs, format_difference
-from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread, limit, percent, rounded, signed
+from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread
 from lab.ladders.rungs import find_rungs
+from lab.numbers import limit, percent, rounded, signed
 from lab.run.results import load_records
 
 RECORDS = [record for rung in find_rungs() for record in load_records(rung.id)]
@@ -51,7 +52,7 @@ def test_a_gap_is_the_same_in_a_claim_and_in_a_table(rung):
     """Differences of means, taken in either order, over the seeds of a rung."""
     records, summary = load_records(rung.id), rung.summary
     gap = sum(map(Fraction, MEASURES["gap"].of(records))) / len(records)
-    assert signed(gap) == signed(100 * summary.gap)
+    assert signed(gap) == signed(summary.gap)
     assert format_difference(compare_runs(records, records, "gap")).startswith("+0.00")
 
 

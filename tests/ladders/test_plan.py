@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.ladders import plan as batch
+from lab.ladders import plan
 from lab.ladders.rungs import find_rungs
 
 
@@ -16,27 +16,27 @@ def rungs(*names):
 def published(monkeypatch):
     """Seeds with a valid record, by name of the results."""
     found = {}
-    monkeypatch.setattr(batch, "_published", lambda name, recipe: found.get(name, set()))
+    monkeypatch.setattr(plan, "_published", lambda name, recipe: found.get(name, set()))
     return found
 
 
 def test_missing_is_what_is_not_published(published):
     published |= {"a07": {0, 2}}
-    assert batch.plan(rungs("a07"), 4, 1)["missing"] == [("a07", 1), ("a07", 3)]
-    assert batch.plan(rungs("a07"), 1, 1)["missing"] == []
+    assert plan.plan(rungs("a07"), 4, 1)["missing"] == [("a07", 1), ("a07", 3)]
+    assert plan.plan(rungs("a07"), 1, 1)["missing"] == []
 
 
 def test_large_rungs_have_seeds_of_their_own(published):
-    assert batch.plan(rungs("a00", "a01"), 2, 1)["missing"] == [("a00", 0), ("a01", 0), ("a01", 1)]
+    assert plan.plan(rungs("a00", "a01"), 2, 1)["missing"] == [("a00", 0), ("a01", 0), ("a01", 1)]
 
 
 def test_a_seed_is_there_when_its_ablations_are(published):
     published |= {"b07": {0, 1}, "b07_no_dropout": {1}}
-    assert batch.plan(rungs("b07"), 2, 1)["missing"] == [("b07", 0)]
+    assert plan.plan(rungs("b07"), 2, 1)["missing"] == [("b07", 0)]
 
 
 def test_plan_says_what_a_job_needs(published):
-    described = batch.plan(rungs("a00", "b02", "b07"), 1, 1)["rungs"]
+    described = plan.plan(rungs("a00", "b02", "b07"), 1, 1)["rungs"]
     assert described["b07"]["notebook"] == "notebooks/b_no_dense_layer/b07_more_capacity.ipynb"
     assert [described[name]["minutes"] for name in ("a00", "b02", "b07")] == [600, 240, 2 * 60]
     assert all(len(rung["key"]) == 12 for rung in described.values())
@@ -47,20 +47,20 @@ def test_a_recipe_that_is_being_changed_has_a_folder_of_its_own(published):
     (rung,) = rungs("a07")
     for change, folder in ({"epochs": 3}, "a07"), ({"batch_size": 50}, "a07-own"):
         rung.recipes["a07"] = replace(rung.recipe, **change)
-        assert batch.plan([rung], 1, 1)["rungs"]["a07"]["folder"] == folder
+        assert plan.plan([rung], 1, 1)["rungs"]["a07"]["folder"] == folder
 
 
 def test_key_follows_the_recipes_of_a_rung_and_nothing_else():
     (rung,) = rungs("b07")
-    before = batch.key(rung)
+    before = plan.key(rung)
     rung.content["cells"][-1]["source"] = ["## Analysis\n", "Another text."]
-    assert batch.key(rung) == before
+    assert plan.key(rung) == before
     rung.recipes["b07_no_dropout"] = replace(rung.recipes["b07_no_dropout"], learning_rate=0.02)
-    assert batch.key(rung) != before
-    assert len({batch.key(other) for other in find_rungs()}) == len(find_rungs())
+    assert plan.key(rung) != before
+    assert len({plan.key(other) for other in find_rungs()}) == len(find_rungs())
 
 
 def test_published_are_records_of_the_present_code_only():
     (rung,) = rungs("a05")
-    assert {0, 1, 2} <= batch._published("a05", rung.recipe)
-    assert batch._published("a05", replace(rung.recipe, epochs=14)) == set()
+    assert {0, 1, 2} <= plan._published("a05", rung.recipe)
+    assert plan._published("a05", replace(rung.recipe, epochs=14)) == set()

@@ -25,6 +25,7 @@ GOOD = Summary(
     last5=F("0.9941"),
     final=F("0.994"),
     clean_train=F("0.995"),
+    gap=F("0.1"),
     steady=2,
 )
 

@@ -18,8 +18,9 @@ from lab.batch.executions import CANONICAL_KEYS
 from lab.files import ROOT
 from lab.ladders.claims import CONFIDENCE, judge
 from lab.ladders.goals import LADDERS
-from lab.ladders.measures import STEADY_SHARE, Summary, rounded
+from lab.ladders.measures import STEADY_SHARE, Summary
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
+from lab.numbers import rounded
 from lab.pages.render import BLOCK, NUMBER, number, project, render_text, rendered_files, setup_cell
 from lab.pages.show import show_change
 from lab.pages.tables import compare, ladder_table
