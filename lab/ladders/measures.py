@@ -1,7 +1,4 @@
-"""What is measured of runs, how it is read from a record, and how numbers are written, once for the whole project.
-
-Accuracies are exact fractions of whole counts until they are written; a tie is rounded away from zero.
-"""
+"""What is measured of runs: how it is read from a record, and how it is written."""
 
 import statistics
 from collections.abc import Callable
@@ -41,7 +38,7 @@ MEASURES = {
         Measure("gap", lambda record: 100 * (record.clean_train - record.final), signed),
         Measure("first epoch", lambda record: 100 * record.test_accuracies[0]),
         Measure("swing", _swing),  # among the last epochs
-        Measure("best minus mean", lambda record: 100 * (record.best - record.last5), signed),
+        Measure("best minus mean", lambda record: 100 * (record.best - record.last5)),
     )
 }
 

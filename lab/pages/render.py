@@ -15,9 +15,9 @@ from pathlib import Path
 
 from lab.files import ROOT, write_atomically
 from lab.ladders.goals import LADDERS
-from lab.ladders.measures import accuracy_with_spread, summary_row
+from lab.ladders.measures import MEASURES, accuracy_with_spread, summary_row
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
-from lab.numbers import in_percent, percent, rounded, signed
+from lab.numbers import in_percent, percent, rounded
 from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table, source_steps
 from lab.run.record import LAST
 from lab.run.results import load_records
@@ -147,7 +147,7 @@ def number(result, name):
         "best": percent(summary.best_epoch),
         "final": percent(summary.final),
         "clean": percent(summary.clean_train),
-        "gap": signed(summary.gap),
+        "gap": MEASURES["gap"].write(summary.gap),
         "n": str(summary.n),
         "steady": f"{summary.steady} of {summary.n}",
         "mistakes": str(last["test_total"] - last["test_correct"]),  # of the run that the page shows

@@ -180,14 +180,19 @@ def selection_table():
     Returns: DataFrame with a row for our runs and one for the logs of the originals; gains in points.
     """
     rungs = [rung for rung in find_rungs() if not rung.goal.at_the_end]
-    ours = [gain for rung in rungs for gain in MEASURES["best minus mean"].of(load_records(rung.id))]
+    measure = MEASURES["best minus mean"]
+    ours = [gain for rung in rungs for gain in measure.of(load_records(rung.id))]
     logs = [step["test_by_epoch"] for step in source_steps().values() if "test_by_epoch" in step]
     logs = {tuple(log) for log in logs}  # two tutorials show the same run
     theirs = [max(log) - statistics.fmean(log[-LAST:]) for log in logs]
     rows = {"measured here": ours, "the originals' logs": theirs}
     return pd.DataFrame(
         {
-            name: {"runs": len(gains), "mean gain": rounded(statistics.fmean(gains)), "largest": rounded(max(gains))}
+            name: {
+                "runs": len(gains),
+                "mean gain": measure.write(statistics.fmean(gains)),
+                "largest": measure.write(max(gains)),
+            }
             for name, gains in rows.items()
         }
     ).T
@@ -243,4 +248,4 @@ def show_overview(table):
     """The table of `overview` with suitable numbers of decimals; a click on a heading sorts by it."""
     formats = dict.fromkeys(("parameters", "multiply-accumulates"), "{:,}".format)
     formats |= dict.fromkeys(("last five", "spread", "best", "clean train"), rounded)
-    return SortableTable(table, formats | {"gap": signed})
+    return SortableTable(table, formats | {"gap": MEASURES["gap"].write})

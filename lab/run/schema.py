@@ -15,8 +15,8 @@ def schema_of(kind):
     """The JSON schema of a type, a dataclass, or a dictionary of fields and their types.
 
     Numbers are at least 0. Lists and dictionaries may state their element type, `list[int]`, unions are of plain types,
-    and an annotated type has its own schema: `Annotated[dict, {...}]`. A field with a default may be left out
-    only if that is None or says nothing, as in records of earlier code.
+    and an annotated type has its own schema: `Annotated[dict, {...}]`. A field may be left out
+    only if its metadata say "optional", as in records of earlier code.
     """
     if isinstance(kind, dict):
         return object_schema({name: schema_of(part) for name, part in kind.items()})
