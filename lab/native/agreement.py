@@ -8,18 +8,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lab.native.batches import draw
 from lab.native.describe import dropped_of, layers_of
-from lab.native.library import LANES, PACE, Compiled, draw
+from lab.native.library import Compiled
+from lab.native.seam import STEP
 from lab.training.data import Split
 from lab.training.loop import begin, prepare
 
-IMAGES = 96  # to compare, at most
+IMAGES, FEW = 96, 16  # to compare, at most and at a time
 LOSS = 1e-4  # relative tolerance: rounding makes 1e-7, but a pixel may be read from a place beside its own
 MEASURED = 5e-6  # the same for the loss in eval mode, on undistorted images; new statistics hardly move it
 GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, but see below
 NOISE = 1e-3  # as a share of the largest of all: where a gradient cancels out, only rounding is left
 
-STILL = np.array([(0, 0, 1, 0)], dtype=PACE)  # a batch that leaves weights unchanged
+STILL = np.array([(0, 0, 1, 0)], dtype=STEP)  # a batch that leaves weights unchanged
 
 
 def disagreement(recipe, split, seed):
@@ -39,21 +41,21 @@ def disagreement(recipe, split, seed):
             images = [prepare(split.images[index], augmentation) for index in order.split(recipe.batch_size)]
     images, (network, drops) = torch.cat(images).double(), with_given_masks(theirs.network.double())
     first = min(recipe.batch_size, len(order))
-    trainer = Compiled(ours, first)
-    for start, size in [(0, first), *((start, LANES) for start in range(0, len(order), LANES))]:
+    trainer = Compiled.of(ours, first)
+    for start, size in [(0, first), *((start, min(FEW, first)) for start in range(0, len(order) - 1, FEW))]:
         part = slice(start, start + size)
         batch = Split(split.images[order[part]], split.labels[order[part]])
-        _, loss = trainer.train(split, order[part], drawn[part], STILL, recipe)
+        _, loss, _ = trainer.train(split, order[part], drawn[part], STILL, recipe)
         loss /= len(batch)
         for drop, mask in zip(drops, trainer.masks(len(batch)), strict=True):
             drop.mask = mask
-        _, measured = trainer.evaluate(batch)
+        measured = F.cross_entropy(trainer.infer(split, order[part]).double(), batch.labels).item()
         expected, gradients, as_measured = _by_torch(network, images[part], batch)
         if not abs(loss - expected) <= LOSS * abs(expected):
             return f"its loss of the first images is {loss:g}, and {expected:g} with torch"
         if not abs(measured - as_measured) <= MEASURED * abs(as_measured):
             return f"its loss of the first images in eval mode is {measured:.8g}, and {as_measured:.8g} with torch"
-        if _same(trainer.gradient(), gradients):
+        if _same(trainer.arrays["gradient"], gradients):
             return None
     return "its gradient of the first images is not that of torch"
 

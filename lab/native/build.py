@@ -1,14 +1,23 @@
-"""The C++ of this folder, compiled when it is first needed."""
+"""The C++ of this folder, compiled when it is first needed on a machine."""
 
+import contextlib
 import ctypes
 import functools
+import hashlib
+import json
 import os
+import platform
 import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+import platformdirs
+
+from lab.files import write_atomically
+from lab.native.seam import declare
 
 FOLDER = Path(__file__).parent
 COMMENT_OR_TEXT = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\''
@@ -37,23 +46,17 @@ class Source(str):
         return " ".join(found)
 
 
+QUIETLY = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
+
 # read once, so that what is compiled is what lab.run.digest finds here, whatever happens to the files meanwhile
 SOURCES = {
     path.name: Source(path.read_text(encoding="utf-8"))
     for path in sorted(FOLDER.iterdir())
     if path.suffix in (".h", ".cpp")
 }
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-std=c++17", "-shared", "-fPIC"]
-FUNCTIONS = {
-    "create": ctypes.c_void_p,
-    "destroy": None,
-    "copy_state": None,
-    "copy_gradient": None,
-    "copy_mask": None,
-    "draw_words": None,
-    "train": None,
-    "evaluate": None,
-}
+CPU = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+MATHS = ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"]  # sums keep their order
+FLAGS = ["-O3", CPU, *MATHS, "-std=c++17", "-shared", "-fPIC"]
 
 
 class CannotCompile(RuntimeError):
@@ -61,38 +64,65 @@ class CannotCompile(RuntimeError):
 
 
 def load_library():
-    """The compiled trainer; five seconds of compiling, once per process.
+    """The compiled trainer; a few seconds of compiling, once on a machine.
 
-    The compiler is g++ unless CXX names another, with arguments if it needs any. Raises: CannotCompile.
+    The compiler is g++, or clang++ where there is none, unless CXX names another, with arguments if it needs any.
+    Raises: CannotCompile.
     """
     chosen = os.environ.get("CXX", "")
     try:
-        command = shlex.split(chosen) or ["g++"]
+        command = shlex.split(chosen) or [next(filter(shutil.which, ("g++", "clang++")), "g++")]
     except ValueError as error:
         raise CannotCompile(f"CXX={chosen!r} names no compiler: {error}") from error
     if shutil.which(command[0]) is None:
         raise CannotCompile("there is no C++ compiler")
-    return _build(*command)
+    return _load(*command)
 
 
 @functools.cache
-def _build(*command):
-    """Compile for this very processor, in a fresh folder, so that no old library can be found."""
+def _load(*command):
+    """The library that this command makes of the sources: from the user's cache, or compiled and put there."""
     try:
+        place = platformdirs.user_cache_path("mnist-ladders") / f"trainer-{_key(command)}.so"
+        if _is_whole(place):
+            with contextlib.suppress(OSError):
+                return declare(ctypes.CDLL(str(place)))
         with tempfile.TemporaryDirectory() as folder:
-            for path, content in SOURCES.items():
-                Path(folder, path).write_text(content, encoding="utf-8")
-            target = Path(folder, "trainer.so")
-            arguments = [*command, *FLAGS, Path(folder, "trainer.cpp"), "-o", target]
-            done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-            if done.returncode or not target.exists():
-                said = (
-                    done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}, and nothing was written"
-                )
-                raise OSError(said.partition("\n")[0])
-            library = ctypes.CDLL(str(target))
-        for function, result in FUNCTIONS.items():
-            getattr(library, function).restype = result
+            built = _compile(command, Path(folder))
+            library = declare(ctypes.CDLL(str(built)))
+            with contextlib.suppress(OSError):  # nowhere to keep it: the next process compiles again
+                content = built.read_bytes()
+                write_atomically(place, content + hashlib.sha256(content).digest())
+            return library
     except (OSError, AttributeError) as error:  # AttributeError: some other library
         raise CannotCompile(f"compiling it with {' '.join(command)} failed: {error}") from error
-    return library
+
+
+def _key(command):
+    """Differs where the library may: a compiler's own macros tell its version, its flags and the processor's features.
+
+    A home folder may be shared by unlike machines.
+    """
+    macros = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], **QUIETLY).stdout
+    return hashlib.sha256(json.dumps([command, FLAGS, SOURCES, macros]).encode()).hexdigest()[:20]
+
+
+def _is_whole(place):
+    """Whether a kept library is there and ends with the digest of all before."""
+    if not place.is_file():
+        return False
+    content = place.read_bytes()
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+def _compile(command, folder):
+    """Compile into a folder; returns the library."""
+    for path, content in SOURCES.items():
+        (folder / path).write_text(content, encoding="utf-8")
+    target = folder / "trainer.so"
+    done = subprocess.run([*command, *FLAGS, folder / "trainer.cpp", "-o", target], **QUIETLY)
+    if done.returncode or not target.exists():
+        said = done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}, and nothing was written"
+        lines = said.splitlines()
+        raise OSError(next((line for line in lines if ": error: " in line), lines[0]))
+    return target

@@ -15,8 +15,8 @@ from lab.training.data import CLASSES
 from model import Dropout
 
 SIDE = 28
-FULL, SEPARABLE, POINTWISE = range(3)  # see unit.h
-NONE, MAX, AVERAGE, GLOBAL = range(4)
+SIZES = (1, 1), (3, 3), (7, 7)  # of kernels
+NONE, MAX, AVERAGE, GLOBAL = range(4)  # see unit.h
 DROPOUTS = (nn.Dropout, Dropout)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ABSENT = -1  # in place of an offset
@@ -27,7 +27,7 @@ TRAITS = ("shape", "dtype", "layout", "device", "requires_grad")  # of a tensor
 
 
 def describe(network):
-    """Units as dictionaries, see `Description` in unit.h, and the offsets of the last matrix and its bias.
+    """Units as dictionaries, see `Description` in unit.h.
 
     Raises: NotImplementedError naming the layer that the compiled trainer does not know, and why.
     """
@@ -64,10 +64,9 @@ def dropped_of(layer):
 
 
 def _describe(network):
-    layers = layers_of(network)
-    _require(network, len(layers) > 2)
-    *body, matrix, flatten = layers
-    offsets = _offsets(network)
+    *body, flatten = layers_of(network)
+    _require(network, body)
+    last, offsets = body[-1], _offsets(network)
     units, channels, side, statistics = [], 1, SIDE, 0
     while body:
         layer = body[0]
@@ -81,13 +80,10 @@ def _describe(network):
             _require(layer, side > 0)
             if unit["scale"] != ABSENT:
                 unit["statistics"], statistics = statistics, statistics + 2 * channels
-    biased = getattr(matrix, "bias", None) is not None
-    _require_usual(matrix, nn.Conv2d(channels, CLASSES, 1, bias=biased, **PLAIN))
-    _require(matrix, units and side == 1)
+    _require(last, side == 1 and channels == CLASSES)
     _require_usual(flatten, nn.Flatten())
-    head = offsets[id(matrix.weight)], offsets.get(id(matrix.bias), ABSENT)
-    _require_own_weights(network, units, head[0])
-    return units, head
+    _require_own_weights(network, units)
+    return units
 
 
 def _describe_pool(layer, side):
@@ -117,32 +113,33 @@ def _take_unit(layers, inputs, side, offsets):
 
     _require(layers[0], type(layers[0]) is nn.Conv2d)
     first = last = take(nn.Conv2d)
-    kind = FULL if first.kernel_size == (3, 3) else POINTWISE
-    if kind == FULL and first.groups == inputs and layers and getattr(layers[0], "kernel_size", None) == (1, 1):
+    size = first.kernel_size[0] if first.kernel_size in SIZES else 3
+    if size == 3 and first.groups == inputs > 1 and layers and getattr(layers[0], "kernel_size", None) == (1, 1):
         last = take(nn.Conv2d) or first
-        kind = SEPARABLE if last is not first else FULL
-    relu_first, norm, relu_last, dropout = take(nn.ReLU), take(nn.BatchNorm2d), take(nn.ReLU), take(*DROPOUTS)
-    outputs, biased, padding = last.out_channels, last.bias is not None, int(first.padding == (1, 1))
-    if kind == SEPARABLE:
-        usual = [nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False, **PLAIN)]
-        usual += [nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)]
-    elif kind == FULL:
-        usual = [nn.Conv2d(inputs, outputs, 3, padding=padding, bias=biased, **PLAIN)]
+    separable, padding = last is not first, int(first.padding == (1, 1) and size > 1)
+    relu_first, norm = take(nn.ReLU), take(nn.BatchNorm2d)
+    dropout = take(*DROPOUTS)  # it may come first, since what is scaled or dropped has the same sign before and after
+    relu_last = take(nn.ReLU)
+    dropout = dropout or take(*DROPOUTS)
+    outputs, biased = last.out_channels, last.bias is not None
+    if separable:
+        usual = {first: nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False, **PLAIN)}
+        usual |= {last: nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)}
     else:
-        usual = [nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)]
-    usual += [nn.ReLU(relu_first.inplace)] if relu_first else []
-    usual += [nn.BatchNorm2d(outputs, **PLAIN)] if norm else []
-    usual += [nn.ReLU(relu_last.inplace)] if relu_last else []
-    usual += [type(dropout)(dropout.p)] if dropout else []
-    for part, expected in zip(taken, usual, strict=True):
-        _require_usual(part, expected)
+        usual = {last: nn.Conv2d(inputs, outputs, size, padding=padding, bias=biased, **PLAIN)}
+    usual |= {relu: nn.ReLU(relu.inplace) for relu in (relu_first, relu_last) if relu}
+    usual |= {norm: nn.BatchNorm2d(outputs, **PLAIN)} if norm else {}
+    usual |= {dropout: type(dropout)(dropout.p)} if dropout else {}
+    for part in taken:
+        _require_usual(part, usual[part])
     _require(dropout, dropped_of(dropout) < RATES, ": it drops all")
     return {
-        "kind": kind,
+        "separable": separable,
+        "size": 1 if separable else size,
         "inputs": inputs,
         "outputs": outputs,
         "padding": padding,
-        "side": side if kind == POINTWISE else side - 2 + 2 * padding,
+        "side": side + 2 * padding - size + 1,
         "weight": offsets[id(first.weight)],
         "pointwise": offsets[id(last.weight)],
         "bias": offsets.get(id(last.bias), ABSENT),
@@ -165,14 +162,14 @@ def _offsets(network):
     return offsets
 
 
-def _require_own_weights(network, units, head):
+def _require_own_weights(network, units):
     """Units may share a whole convolution, but no other weight or statistic; all belong to a layer."""
     filters = {unit[name] for unit in units for name in ("weight", "pointwise")}
     convolutions = [module for module in network.modules() if type(module) is nn.Conv2d]
     tensors = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
     others = sum(TENSORS_OF_A_NORM for unit in units if unit["scale"] != ABSENT)
     others += sum(module.bias is not None for module in convolutions)
-    if head in filters or not len(filters) + 1 == len(convolutions) == len(tensors) - others:
+    if not len(filters) == len(convolutions) == len(tensors) - others:
         raise NotImplementedError("it does not know weights that are shared like this, or that belong to no layer")
 
 

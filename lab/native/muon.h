@@ -24,8 +24,8 @@ inline void orthogonalise(float *matrix, int rows, int columns) {
     constexpr int ROUNDS = 5;
     bool tall = rows > columns;
     int height = std::min(rows, columns), width = std::max(rows, columns);
-    std::vector<float> wide = tall ? transposed(matrix, rows, columns)
-                                   : std::vector<float>(matrix, matrix + rows * columns);
+    std::vector<float> wide =
+        tall ? transposed(matrix, rows, columns) : std::vector<float>(matrix, matrix + rows * columns);
     float squares = 0;
     for (float v : wide) squares += v * v;
     for (float &v : wide) v /= std::sqrt(squares) + 1e-7f;

@@ -1,115 +1,117 @@
-// A network: units that end in a map of one pixel, then the matrix that gives the classes.
+// A network: units of which the last gives a map of one pixel for each class.
 #pragma once
 #include "unit.h"
 
 constexpr int CLASSES = 10, SIDE = 28;
 constexpr float STATISTICS_MOMENTUM = 0.1f;
 
-// Where the last matrix and its bias lie among the weights; -1: no bias.
-struct Head {
-    int64_t weight, bias;
-};
-
 struct Network {
-    Maps input;
+    Maps input, grad_logits;
     std::vector<Unit> units;
-    Head head;
-    std::vector<float> statistics, gradient;
-    std::vector<Lanes> sums;  // of the gradient, one for each of 16 images
+    std::vector<Lanes> sums;  // of the gradient, one for each image of a group
 
-    void allocate(const Description *descriptions, int count, Head last, int64_t weights, int groups) {
-        head = last;
-        gradient.assign(weights, 0);
+    void allocate(const Description *descriptions, int count, int64_t weights, int groups) {
         sums.assign(weights, Lanes{});
         units.resize(count);
-        input.allocate(groups, 1, SIDE, SIDE, (int)descriptions[0].padding);
-        for (int i = 0; i < count; i++)
-            units[i].allocate(descriptions[i], groups,
-                              i + 1 < count ? (int)descriptions[i + 1].padding : 0);
+        input.allocate(groups, 1, SIDE, (int)descriptions[0].padding);
+        grad_logits.allocate(groups, CLASSES, 1, 0);
+        for (int i = 0, side = SIDE; i < count; side = units[i++].out.side)
+            units[i].allocate(descriptions[i], groups, side, i + 1 < count ? (int)descriptions[i + 1].padding : 0);
     }
 
-    Maps &input_of(size_t i) { return i ? units[i - 1].out : input; }
+    static int groups_of(int images) { return (images + LANES - 1) / LANES; }
 
-    // slope * raw + offset is the normalised map.
-    void normalise_with_batch(Unit &u, const float *parameters, int images) {
+    // Every second pass goes through the groups from the last to the first, to begin with what is still in the cache.
+    static int turn(size_t pass, int k, int images) { return pass % 2 ? groups_of(images) - 1 - k : k; }
+
+    // 1 for each image of a group, 0 for lanes that the last group leaves empty.
+    static Lanes present(int images, int group) {
+        Lanes result;
+        for (int n = 0; n < LANES; n++) result[n] = group * LANES + n < images;
+        return result;
+    }
+
+    // What unit i reads of a group. Of activations one group is kept: reading one again takes as long as computing it.
+    View input_of(size_t i, int group, Lanes here) {
+        if (i) units[i - 1].activate(group, here);
+        return i ? units[i - 1].out.of() : input.of(group);
+    }
+
+    // The gradient of what unit i gives to the next one.
+    View grad_of(size_t i, int group) {
+        return i + 1 < units.size() ? units[i + 1].grad_in(group) : grad_logits.of(group);
+    }
+
+    // Statistics of a batch, which move the stored ones.
+    void normalise_with_batch(Unit &u, const float *parameters, float *stored, int images) {
         float n = (float)images * u.count();
         for (int c = 0; c < u.outputs; c++) {
             float mean = sum_of(u.sums[2 * c]) / n, variance = sum_of(u.sums[2 * c + 1]) / n - mean * mean;
-            variance = std::max(variance, 0.0f);
+            variance = variance < 0 ? 0 : variance;  // NaN stays NaN
             u.set(c, parameters, mean, variance);
-            float *stored = statistics.data() + u.statistics;
             stored[c] += STATISTICS_MOMENTUM * (mean - stored[c]);
             stored[u.outputs + c] += STATISTICS_MOMENTUM * (variance * n / (n - 1) - stored[u.outputs + c]);
         }
     }
 
     // Training uses the statistics of the batch, and dropout drawn from `key`; evaluation uses the stored statistics.
-    void forward(const float *parameters, const float *stored, int groups, bool training, uint64_t key) {
+    void forward(const float *parameters, float *statistics, int images, bool training, uint64_t key) {
         for (size_t i = 0; i < units.size(); i++) {
             Unit &u = units[i];
             u.prepare(parameters);
             u.dropping = training && u.dropped;
-            for (int g = 0; g < groups && u.dropping; g++) u.draw(g, (uint32_t)i, key);
-            for (auto *sums : {&u.sums, &u.grad_sums}) std::fill(sums->begin(), sums->end(), Lanes{});
-            for (int g = 0; g < groups; g++) {  // what is read again at once is still in the cache, also in `backward`
-                if (i) units[i - 1].activate(g);
-                u.convolve_group(input_of(i), g, parameters, training && u.normalised() ? u.sums.data() : nullptr);
+            for (int k = 0; k < groups_of(images); k++) {
+                const int g = turn(i, k, images);
+                const Lanes here = present(images, g);
+                if (u.dropping) u.draw(g, (uint32_t)i, key);
+                u.convolve_group(input_of(i, g, here), g, here, parameters);
             }
-            if (!u.normalised())
-                for (int c = 0; c < u.outputs; c++) u.set_none(c);
-            else if (training)
-                normalise_with_batch(u, parameters, groups * LANES);
-            else
-                for (int c = 0; c < u.outputs; c++)
-                    u.set(c, parameters, stored[u.statistics + c], stored[u.statistics + u.outputs + c]);
+            float *stored = statistics + u.statistics;
+            if (u.normalised() && training) normalise_with_batch(u, parameters, stored, images);
+            for (int c = 0; c < u.outputs && u.normalised() && !training; c++)
+                u.set(c, parameters, stored[c], stored[u.outputs + c]);
         }
     }
 
-    // Loss and correct answers of the output of `forward`; with `learn`, the gradients of head and features too.
-    void judge(const float *parameters, const int64_t *labels, int groups, bool learn, double *loss, int64_t *correct) {
-        Unit &last = units.back();
-        int width = (int)last.outputs;
-        const float *w = parameters + head.weight;
-        for (int g = 0; g < groups; g++) {
-            last.activate(g);
-            const Lanes *f = &lanes(last.out.at(g));
-            Lanes logits[CLASSES] = {}, grad[CLASSES];
+    // The logits of a group after `forward`, CLASSES of Lanes.
+    const Lanes *classify(int group, int images) {
+        return &lanes(input_of(units.size(), group, present(images, group)).first);
+    }
+
+    // Adds up losses and correct answers of a batch after `forward`; begins the backward pass.
+    void judge(const int64_t *labels, int images, double *loss, int64_t *correct) {
+        const Lanes *logits = nullptr;
+        for (int n = 0; n < groups_of(images) * LANES; n++) {
+            const int group = n / LANES, lane = n % LANES, label = n < images ? (int)labels[n] : 0;
+            if (lane == 0) logits = classify(group, images);
+            Lanes *grad = &lanes(grad_logits.of(group).first);
+            int best = 0;
+            for (int k = 1; k < CLASSES; k++)
+                if (logits[k][lane] > logits[best][lane]) best = k;
+            float total = 0, p[CLASSES];
+            for (int k = 0; k < CLASSES; k++) total += p[k] = std::exp(logits[k][lane] - logits[best][lane]);
             for (int k = 0; k < CLASSES; k++)
-                for (int c = 0; c < width; c++) logits[k] += f[c] * w[k * width + c];
-            for (int k = 0; k < CLASSES && head.bias >= 0; k++) logits[k] += parameters[head.bias + k];
-            for (int i = 0; i < LANES; i++) {
-                int best = 0, label = (int)labels[g * LANES + i];
-                for (int k = 1; k < CLASSES; k++)
-                    if (logits[k][i] > logits[best][i]) best = k;
-                float total = 0, p[CLASSES];
-                for (int k = 0; k < CLASSES; k++) total += p[k] = std::exp(logits[k][i] - logits[best][i]);
-                *correct += best == label;
-                *loss += std::log(total) + logits[best][i] - logits[label][i];
-                for (int k = 0; k < CLASSES; k++) grad[k][i] = (p[k] / total - (k == label)) / (float)(groups * LANES);
-            }
-            if (!learn) continue;
-            Lanes *gf = &lanes(last.grad_out.at(g));
-            for (int k = 0; k < CLASSES && head.bias >= 0; k++) sums[head.bias + k] += grad[k];
-            for (int c = 0; c < width; c++) {
-                gf[c] = Lanes{};
-                for (int k = 0; k < CLASSES; k++) {
-                    gf[c] += grad[k] * w[k * width + c];
-                    sums[head.weight + k * width + c] += grad[k] * f[c];
-                }
-            }
-            last.add_gradient(g);
+                grad[k][lane] = n < images ? (p[k] / total - (k == label)) / (float)images : 0;
+            if (n >= images) continue;  // a lane without an image
+            *correct += best == label;
+            *loss += std::log(total) + logits[best][lane] - logits[label][lane];
         }
+        for (int g = 0; g < groups_of(images); g++) units.back().add_gradient(g, present(images, g), grad_logits.of(g));
     }
 
-    void backward(const float *parameters, int groups) {
+    // Adds the gradient of the last batch to `gradient`.
+    void backward(const float *parameters, int images, float *gradient) {
         for (size_t i = units.size(); i-- > 0;) {
-            Unit &u = units[i], *before = i ? &units[i - 1] : nullptr;
-            u.backward_norm(parameters, groups, gradient.data());
-            for (int g = 0; g < groups; g++) {
-                u.backward_pixels(g, sums);
-                u.backward_convolution(input_of(i), g, parameters, before ? &before->grad_out : nullptr, sums);
-                if (before) before->add_gradient(g);
+            Unit &u = units[i];
+            u.backward_norm(parameters, images, gradient);
+            for (int k = 0; k < groups_of(images); k++) {
+                const int g = turn(i + 1, k, images);
+                const Lanes here = present(images, g);
+                u.backward_pixels(g, here, grad_of(i, g), sums);
+                u.backward_convolution(input_of(i, g, here), g, parameters, i == 0, sums);
+                if (i) units[i - 1].add_gradient(g, here, grad_of(i - 1, g));
             }
         }
+        for (size_t i = 0; i < sums.size(); i++) gradient[i] += sum_of(sums[i]);
     }
 };

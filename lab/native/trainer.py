@@ -13,12 +13,12 @@ import time
 import torch
 
 from lab.native.agreement import disagreement
+from lab.native.batches import draw, plan_steps
 from lab.native.build import CannotCompile, load_library
 from lab.native.describe import describe
-from lab.native.library import LANES, Compiled, draw, set_paces
-from lab.training.loop import EpochStats, TrainingDiverged, begin, evaluate
+from lab.native.library import Compiled
+from lab.training.loop import EpochStats, Trainer, TrainingDiverged, words_of_divergence
 from lab.training.recipe import without_held_out
-from lab.training.schedules import step_after_epoch
 
 OPTIMIZERS = ("SGD", "Muon")  # supported here
 STRETCH = 16  # batches whose distorted images are held at a time
@@ -32,14 +32,14 @@ def why_not(recipe, data, seed=0):
     train = data.train.first(without_held_out(len(data.train), recipe.held_out))
     limits = {
         "it is trained with neither SGD nor Muon": recipe.optimizer not in OPTIMIZERS,
-        "images do not come in sixteens": recipe.batch_size % LANES or len(train) % LANES,
-        "a batch holds more than all images": recipe.batch_size > len(train),
         "it is not plain float32 cross-entropy": recipe.loss != "cross_entropy" or recipe.precision != "float32",
     }
     if found := next((reason for reason, holds in limits.items() if holds), None):
         return found
     try:
-        describe(recipe.specimen())
+        units = describe(recipe.specimen())
+        if len(train) % recipe.batch_size == 1 and any(unit["side"] == 1 and unit["scale"] >= 0 for unit in units):
+            return "the last batch is a single image, and cannot be normalised over single pixels"
         load_library()
         return disagreement(recipe, train, seed)
     except (NotImplementedError, CannotCompile) as error:
@@ -52,50 +52,26 @@ def train_epoch_compiled(trainee, recipe, split, *, advance=None):
     Returns: EpochStats. Raises: TrainingDiverged after a batch whose loss is not finite.
     """
     started = time.perf_counter()
+    batch_size = min(recipe.batch_size, len(split))
     order = torch.randperm(len(split))
-    paces = set_paces(trainee, recipe, math.ceil(len(split) / recipe.batch_size))
-    compiled, sums = Compiled(trainee, recipe.batch_size), (0, 0.0)
-    for start in range(0, len(paces), STRETCH):
-        part = order[start * recipe.batch_size : (start + STRETCH) * recipe.batch_size]
-        of_part = paces[start : start + STRETCH]
-        sums = compiled.train(split, part, draw(trainee, recipe, split, part), of_part, recipe, sums)
-        if not math.isfinite(sums[1]):
-            raise TrainingDiverged(
-                f"the loss became {sums[1]} at a learning rate of at most {of_part['rate'].max():g}. A lower learning "
-                f"rate is the usual remedy; the checkpoint of the epoch before is kept."
-            )
-        for _ in range(len(of_part) if advance else 0):
+    steps = plan_steps(trainee, recipe, math.ceil(len(split) / batch_size))
+    compiled, correct, loss = Compiled.of(trainee, batch_size), 0, 0.0
+    for start in range(0, len(steps), STRETCH):
+        part, planned = order[start * batch_size :][: STRETCH * batch_size], steps[start : start + STRETCH]
+        drawn = draw(trainee, recipe, split, part)
+        correct, loss, done = compiled.train(split, part, drawn, planned, recipe, (correct, loss))
+        if not math.isfinite(loss):
+            where = f"in batch {start + done}"
+            raise TrainingDiverged(words_of_divergence(f"the loss became {loss} {where}", planned["rate"][done - 1]))
+        for _ in range(done if advance else 0):
             advance()
-    compiled.store(len(paces))
-    correct, loss = sums
+    compiled.store(trainee, len(steps))
     return EpochStats(correct, len(split), loss / len(split), time.perf_counter() - started)
 
 
-def train(recipe, data, seed):
-    """Train one network and return only its results, for a search.
-
-    Args:
-        recipe, data, seed: such that `why_not` has no objection.
-
-    Returns: list of (correct answers, loss in nats) on the test images, one per epoch. Raises: TrainingDiverged.
-    """
-    kept, rows = without_held_out(len(data.train), recipe.held_out), []
-    with torch.random.fork_rng(devices=[]):
-        trainee = begin(recipe, seed, torch.device("cpu"), kept)
-        for _ in range(recipe.epochs):
-            train_epoch_compiled(trainee, recipe, data.train.first(kept))
-            rows.append(_measure(trainee, recipe, data.test))
-            if not math.isfinite(rows[-1][1]):
-                raise TrainingDiverged(f"the loss became {rows[-1][1]} after epoch {len(rows)}")
-            held_out = data.train.last(len(data.train) - kept)
-            loss = _measure(trainee, recipe, held_out)[1] if recipe.schedule and recipe.schedule.watches else None
-            step_after_epoch(recipe, trainee.schedule, held_out_loss=loss)
-    return rows
+def infer_compiled(network, split, recipe, *, batch_size=64):
+    """What `lab.training.loop.infer_with_torch` does, all images at once."""
+    yield Compiled(network, batch_size).infer(split, torch.arange(len(split))), split.labels
 
 
-def _measure(trainee, recipe, split):
-    """(correct answers, loss in nats) of the outcome; by torch where the images are no multiple of 16."""
-    if len(split) % LANES:
-        stats = evaluate(trainee.outcome, split, recipe)
-        return stats.correct, stats.loss
-    return Compiled(trainee, recipe.batch_size).evaluate(split)
+COMPILED = Trainer(train_epoch_compiled, infer_compiled)

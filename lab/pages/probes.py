@@ -64,7 +64,9 @@ def remeasure(run):
     device = next(network.parameters()).device
     splits = {"clean train, %": run.digits.train.first(IMAGES), "test, %": run.digits.test}
     table = {
-        column: [100 * evaluate(other, split.to(device), run.recipe).accuracy for other in rows.values()]
+        column: [
+            100 * evaluate(other, split.to(device), run.recipe, infer=run.infer).accuracy for other in rows.values()
+        ]
         for column, split in splits.items()
     }
     return pd.DataFrame(table, index=pd.Index(rows, name="statistics")).round(2)

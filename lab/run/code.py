@@ -16,7 +16,7 @@ def recipe_digest(recipe):
     """
     own = recipe.network, recipe.arguments, OPTIMIZERS[recipe.optimizer], recipe.augmentation, recipe.schedule
     roots = [begin, run_epoch, evaluate, Recipe.build_network, *own]
-    return code_digest(*roots, *([trainer.train_epoch_compiled] if recipe.compiled else []))
+    return code_digest(*roots, *([trainer.COMPILED] if recipe.compiled else []))
 
 
 def digest_or_reason(recipe):

@@ -30,12 +30,12 @@ CODE, TRANSFORMS = "the network's class, or what it uses,", "an augmentation"
 GLOBAL = (NUMPY, PYTHON, CODE, TRANSFORMS)
 
 
-def take_fingerprint(recipe, seed, splits, train_epoch):
+def take_fingerprint(recipe, seed, splits, trainer):
     """Digest of losses, counts, weights and statistics after the first few batches from a seed.
 
     Args:
         splits: training, held-out (or None) and test images, on the CPU.
-        train_epoch: the function that will train.
+        trainer: what will train and measure.
 
     Returns: SHA-256, which also covers all images and labels; and, in words, what changed meanwhile that no checkpoint
         would hold, or None.
@@ -50,7 +50,7 @@ def take_fingerprint(recipe, seed, splits, train_epoch):
         before = _beside_weights(recipe, trainee.network)
         parts = train.first(few), held_out and held_out.first(MEASURED), test.first(MEASURED)
         try:
-            row = run_epoch(trainee, recipe, *parts, train_epoch)
+            row = run_epoch(trainee, recipe, *parts, trainer)
         except TrainingDiverged as error:
             row = {"diverged": str(error)}
         except (TypeError, RuntimeError, AttributeError, LookupError) as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lab.run.record import UNTRACEABLE, RunRecord
 from lab.run.results import folder_of
 from lab.run.trainable import require_trainable
 from lab.training.data import SIZES, Digits, identify
-from lab.training.loop import TrainingDiverged, begin, evaluate, predict, run_epoch
+from lab.training.loop import TrainingDiverged, begin, evaluate, infer_with_torch, predict, run_epoch
 from lab.training.recipe import Recipe, splits_of
 
 RULES = {
@@ -34,7 +35,8 @@ RULES = {
 class Run:
     """A finished run: the trained network, the data and recipe it was made with, and its record.
 
-    `read_back` counts the epochs that an earlier run had trained already: all of them, if it had finished.
+    `read_back` counts the epochs that an earlier run had trained already: all of them, if it had finished; `infer`
+    computed the logits that were measured.
     """
 
     network: nn.Module
@@ -42,11 +44,12 @@ class Run:
     recipe: Recipe
     record: RunRecord
     read_back: int = 0
+    infer: Callable = infer_with_torch
 
     def predict_test(self):
         """Class probabilities of the test images, float32 (N, 10)."""
         device = next(self.network.parameters()).device
-        return predict(self.network, self.digits.test.to(device), self.recipe)
+        return predict(self.network, self.digits.test.to(device), self.recipe, infer=self.infer)
 
 
 def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs"):
@@ -80,9 +83,9 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
     require_writable(folder)
     keep_freed_memory()
     with _stoppable("stopped"), use_threads(threads or choose_threads(recipe)), _own_random_numbers(device):
-        train_epoch, versions = choose_trainer(recipe, digits, device, seed)
+        trainer, versions = choose_trainer(recipe, digits, device, seed)
         splits = splits_of(recipe, digits)
-        fingerprint, unsaved = take_fingerprint(recipe, seed, splits, train_epoch)
+        fingerprint, unsaved = take_fingerprint(recipe, seed, splits, trainer)
         train, held_out, test = (split and split.to(device) for split in splits)
         record = _begin_record(recipe, digits, len(train), rung, seed, device, versions, fingerprint)
         trainee = begin(recipe, seed, device, len(train))
@@ -92,14 +95,14 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             while len(record.epochs) < recipe.epochs:
                 epoch = len(record.epochs) + 1
                 with _stoppable(f"stopped in epoch {epoch}"), _named_if_diverged(epoch, kept):
-                    row = run_epoch(trainee, recipe, train, held_out, test, train_epoch, advance=lines.advance)
+                    row = run_epoch(trainee, recipe, train, held_out, test, trainer, advance=lines.advance)
                     record.epochs.append({"epoch": epoch, **row})
                     kept.save(trainee)
                 lines.show(record.epochs[-1])
-        clean = evaluate(trainee.outcome, train, recipe)
+        clean = evaluate(trainee.outcome, train, recipe, infer=trainer.infer)
         record.finish(clean.correct, clean.total)
         kept.write_record()
-    return Run(trainee.outcome.eval(), digits, recipe, record, read_back)
+    return Run(trainee.outcome.eval(), digits, recipe, record, read_back, trainer.infer)
 
 
 @contextlib.contextmanager

@@ -46,15 +46,16 @@ def choose_device(name):
 
 
 def choose_trainer(recipe, digits, device, seed):
-    """The function that trains an epoch, and the versions to record; says so where there is no compiled training."""
+    """The Trainer of a run, and the versions to record; says so where there is no compiled training."""
     versions = describe_versions()
+    with_torch = loop.Trainer(loop.train_epoch, loop.infer_with_torch)
     if not recipe.compiled:
-        return loop.train_epoch, versions
+        return with_torch, versions
     reason = trainer.why_not(recipe, digits, seed) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
-        return trainer.train_epoch_compiled, versions | {"trainer": COMPILED}
+        return trainer.COMPILED, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")
-    return loop.train_epoch, versions
+    return with_torch, versions
 
 
 def keep_freed_memory():

@@ -108,8 +108,12 @@ class RandomRotation:
     def __post_init__(self):
         check_fields(self, {"degrees": number(0, 180), "fill": number(0, 1), "interpolation": one_of(*INTERPOLATIONS)})
 
+    def draw(self, count, device="cpu"):
+        """Draw degrees (N,)."""
+        return _uniform(count, -self.degrees, self.degrees, device)
+
     def __call__(self, images):
-        degrees = _uniform(len(images), -self.degrees, self.degrees, images.device)
+        degrees = self.draw(len(images), images.device)
         return rotate(images, degrees, fill=self.fill, interpolation=self.interpolation)
 
 
@@ -165,11 +169,16 @@ class ColorJitter:
     def __post_init__(self):
         check_fields(self, {"brightness": number(0, 10), "contrast": number(0, 10)})
 
+    def draw(self, count, device="cpu"):
+        """Draw brightness (N,), contrast (N,), and whether brightness comes first, bool (N,)."""
+        return (
+            _uniform(count, max(0.0, 1 - self.brightness), 1 + self.brightness, device),
+            _uniform(count, max(0.0, 1 - self.contrast), 1 + self.contrast, device),
+            torch.rand(count, device=device) < 0.5,
+        )
+
     def __call__(self, images):
-        count, device = len(images), images.device
-        brightness = _uniform(count, max(0.0, 1 - self.brightness), 1 + self.brightness, device)
-        contrast = _uniform(count, max(0.0, 1 - self.contrast), 1 + self.contrast, device)
-        first = torch.rand(count, device=device) < 0.5
+        brightness, contrast, first = self.draw(len(images), images.device)
         images = adjust_brightness(images, torch.where(first, brightness, 1.0))
         images = adjust_contrast(images, contrast)
         return adjust_brightness(images, torch.where(first, 1.0, brightness))

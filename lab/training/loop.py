@@ -5,6 +5,7 @@ Everything here decides numbers: a change makes results stale, see `lab.run.dige
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,17 @@ class Trainee:
         return self.average.module if self.average else self.network
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """What trains an epoch and what measures a network: the functions of this file, or those of lab/native.
+
+    `train_epoch` takes trainee, recipe and split, and `advance`; `infer` takes network, split and recipe.
+    """
+
+    train_epoch: Callable
+    infer: Callable
+
+
 def begin(recipe, seed, device, train_total):
     """Seed everything, then build network, optimiser and schedule in this order.
 
@@ -93,7 +105,8 @@ def train_epoch(trainee, recipe, split, *, advance=None):
         loss = LOSS_FUNCTIONS[recipe.loss](logits, labels)
         batch_loss = loss.item()
         if not math.isfinite(batch_loss):
-            raise TrainingDiverged(_words(f"the loss became {batch_loss} in batch {batch + 1}", trainee))
+            rate = trainee.optimizer.param_groups[0]["lr"]
+            raise TrainingDiverged(words_of_divergence(f"the loss became {batch_loss} in batch {batch + 1}", rate))
         trainee.optimizer.zero_grad()
         loss.backward()
         trainee.optimizer.step()
@@ -107,34 +120,8 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     return EpochStats(int(correct), len(split), loss_sum / len(split), time.perf_counter() - started)
 
 
-def evaluate(network, split, recipe, *, batch_size=500):
-    """Count correct predictions, in eval mode, without gradients and without augmentation.
-
-    Args:
-        network: maps normalised float32 (N, 1, 28, 28) to logits (N, 10); its mode is restored.
-        split: images uint8 (N, 1, 28, 28), on the network's device.
-        recipe: loss and precision come from here.
-        batch_size: images per forward pass.
-
-    Returns: EpochStats. Raises: ValueError if the split is empty.
-    """
-    if not len(split):
-        raise ValueError("cannot evaluate on 0 images")
-    started = time.perf_counter()
-    correct, loss_sum = 0, 0.0
-    for logits, labels in _predictions(network, split, recipe, batch_size):
-        correct += int((logits.argmax(1) == labels).sum())
-        loss_sum += LOSS_FUNCTIONS[recipe.loss](logits, labels, reduction="sum").item()
-    return EpochStats(correct, len(split), loss_sum / len(split), time.perf_counter() - started)
-
-
-def predict(network, split, recipe, *, batch_size=500):
-    """Class probabilities, float32 (N, 10) on the CPU, computed exactly as `evaluate` computes its logits."""
-    batches = [logits.softmax(1).cpu() for logits, _ in _predictions(network, split, recipe, batch_size)]
-    return torch.cat(batches)
-
-
-def _predictions(network, split, recipe, batch_size):
+def infer_with_torch(network, split, recipe, *, batch_size=500):
+    """Yield logits and labels of some images at a time, in eval mode, without gradients; `evaluate` says of what."""
     was_training = network.training
     network.eval()
     try:
@@ -143,6 +130,33 @@ def _predictions(network, split, recipe, batch_size):
                 yield forward(network, prepare(split.images[index], ()), recipe), split.labels[index]
     finally:
         network.train(was_training)
+
+
+def evaluate(network, split, recipe, *, infer=infer_with_torch, batch_size=500):
+    """Count correct predictions, in eval mode, without gradients and without augmentation.
+
+    Args:
+        network: maps normalised float32 (N, 1, 28, 28) to logits (N, 10); its mode is restored.
+        split: images uint8 (N, 1, 28, 28), on the network's device.
+        recipe: loss and precision come from here.
+        infer: computes the logits; see Trainer.
+        batch_size: images per forward pass.
+
+    Returns: EpochStats. Raises: ValueError if the split is empty.
+    """
+    if not len(split):
+        raise ValueError("cannot evaluate on 0 images")
+    started = time.perf_counter()
+    correct, loss_sum = 0, 0.0
+    for logits, labels in infer(network, split, recipe, batch_size=batch_size):
+        correct += int((logits.argmax(1) == labels).sum())
+        loss_sum += LOSS_FUNCTIONS[recipe.loss](logits, labels, reduction="sum").item()
+    return EpochStats(correct, len(split), loss_sum / len(split), time.perf_counter() - started)
+
+
+def predict(network, split, recipe, *, infer=infer_with_torch):
+    """Class probabilities, float32 (N, 10) on the CPU, computed exactly as `evaluate` computes its logits."""
+    return torch.cat([logits.softmax(1).cpu() for logits, _ in infer(network, split, recipe)])
 
 
 def prepare(images, augmentation):
@@ -156,27 +170,27 @@ def forward(network, images, recipe):
         return network(images).float()
 
 
-def run_epoch(trainee, recipe, train, held_out, test, train_epoch=train_epoch, *, advance=None):
+def run_epoch(trainee, recipe, train, held_out, test, trainer, *, advance=None):
     """Train once over the data, measure, step the schedule; return the epoch as a row of the run record.
 
     Raises: TrainingDiverged, also if the last step of the epoch broke the weights after its last loss was seen.
     """
     row = {"learning_rate": trainee.optimizer.param_groups[0]["lr"]}
-    parts = {"train": train_epoch(trainee, recipe, train, advance=advance)}
+    parts = {"train": trainer.train_epoch(trainee, recipe, train, advance=advance)}
     if held_out:
-        parts["held_out"] = evaluate(trainee.outcome, held_out, recipe)
-    parts["test"] = evaluate(trainee.outcome, test, recipe)
+        parts["held_out"] = evaluate(trainee.outcome, held_out, recipe, infer=trainer.infer)
+    parts["test"] = evaluate(trainee.outcome, test, recipe, infer=trainer.infer)
     for name, stats in parts.items():
         row |= {f"{name}_loss": stats.loss, f"{name}_correct": stats.correct, f"{name}_total": stats.total}
         row |= {f"{name}_seconds": round(stats.seconds, 3)}
     if broken := [name for name, value in row.items() if not math.isfinite(value)]:
-        raise TrainingDiverged(_words(f"{broken[0]} became {row[broken[0]]} after the last batch", trainee))
+        what = f"{broken[0]} became {row[broken[0]]} after the last batch"
+        raise TrainingDiverged(words_of_divergence(what, trainee.optimizer.param_groups[0]["lr"]))
     step_after_epoch(recipe, trainee.schedule, held_out_loss=parts["held_out"].loss if held_out else None)
     return row
 
 
-def _words(what, trainee):
-    """What happened to a run that diverged, with the remedy."""
-    rate = trainee.optimizer.param_groups[0]["lr"]
+def words_of_divergence(what, rate):
+    """What happened to a run that diverged at a learning rate, with the remedy."""
     remedy = "A lower learning rate is the usual remedy; the checkpoint of the epoch before is kept."
     return f"{what} at learning rate {rate:g}. {remedy}"

@@ -1,0 +1,91 @@
+"""The functions of trainer.cpp and the structures that they take, as ctypes knows them; checks at the seam."""
+
+import ctypes
+
+import numpy as np
+import torch
+
+from lab.training.data import CLASSES, MEAN, STD
+
+SIDE = 28
+STEP = np.dtype([("rate", "f4"), ("momentum", "f4"), ("take", "f4"), ("key", "u8")], align=True)
+POINTER, COUNT = ctypes.c_void_p, ctypes.c_int64
+
+
+class Data(ctypes.Structure):
+    """Where images and labels lie in memory; what they were made of has to outlive it."""
+
+    _fields_ = [("images", POINTER), ("labels", POINTER), ("black", ctypes.c_float), ("white", ctypes.c_float)]
+
+    @classmethod
+    def of(cls, split):
+        """Raises: ValueError if the split holds anything else than uint8 (N, 1, 28, 28) and int64 (N,) below 10."""
+        images, labels = split.images.contiguous(), split.labels.contiguous()
+        _require_array("images", images, torch.uint8, (len(labels), 1, SIDE, SIDE))
+        _require_array("labels", labels, torch.int64, (len(images),))
+        _require_below("labels", labels, CLASSES)
+        data = cls(images.data_ptr(), labels.data_ptr(), -MEAN / STD, (1 - MEAN) / STD)
+        data.kept = images, labels
+        return data
+
+
+class Transform(ctypes.Structure):
+    _fields_ = [("change", ctypes.c_int32), ("bilinear", ctypes.c_int32), ("fill", ctypes.c_float)]
+
+
+class Distortion(ctypes.Structure):
+    _fields_ = [("transforms", ctypes.POINTER(Transform)), ("count", COUNT), ("drawn", POINTER)]
+
+
+class Method(ctypes.Structure):
+    _fields_ = [("decay", ctypes.c_float), ("nesterov", ctypes.c_int32), ("muon", ctypes.c_int32)]
+
+
+class State(ctypes.Structure):
+    _fields_ = [
+        (name, POINTER)
+        for name in ("weights", "velocity", "average_weights", "gradient", "statistics", "average_statistics")
+    ]
+
+
+SUMS = [ctypes.POINTER(ctypes.c_double), ctypes.POINTER(COUNT)]  # of losses, of correct answers
+FUNCTIONS = {  # what they return, what they take
+    "create": (POINTER, [POINTER, ctypes.c_int, ctypes.c_int, COUNT, COUNT]),
+    "destroy": (None, [POINTER]),
+    "copy_mask": (None, [POINTER, ctypes.c_int, ctypes.c_int, POINTER]),
+    "train": (COUNT, [POINTER, State, Data, POINTER, COUNT, Distortion, POINTER, Method, *SUMS]),
+    "infer": (None, [POINTER, State, Data, POINTER, COUNT, POINTER]),
+}
+
+
+def declare(library):
+    """Tell ctypes the types of a library's functions. Raises: AttributeError if it lacks one of them."""
+    for name, (returned, taken) in FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = returned, taken
+    return library
+
+
+def require_order(order, split):
+    """Raises: ValueError unless every index is that of an image."""
+    _require_array("order", order, torch.int64, (len(order),))
+    _require_below("order", order, len(split))
+
+
+def require_batches(images, drawn, transforms, steps, batch_size):
+    """Raises: ValueError naming what would make the trainer read beyond its arrays."""
+    each = (1, SIDE, SIDE) if transforms is None else (len(transforms), 5)
+    _require_array("drawn", drawn, torch.float32, (images, *each))
+    if len(steps) * batch_size < images or steps.dtype != STEP:
+        raise ValueError(f"compiled trainer: {len(steps)} steps are too few for {images} images")
+
+
+def _require_array(name, tensor, dtype, shape):
+    if tensor.dtype != dtype or tensor.shape != shape or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        found = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+        raise ValueError(f"compiled trainer: {name} must be {dtype} {tuple(shape)} in one piece, not {found}")
+
+
+def _require_below(name, indices, end):
+    if len(indices) and not (indices.min() >= 0 and indices.max() < end):
+        raise ValueError(f"compiled trainer: {name} go from {indices.min()} to {indices.max()}, not below {end}")
