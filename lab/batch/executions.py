@@ -14,6 +14,7 @@ from nbformat.reader import NotJSONError
 from lab.batch.execute import LIMIT_SECONDS, RUNNING, NotRun, end_session, execute
 from lab.batch.html_pages import render_page
 from lab.batch.outcomes import Outcome, format_outcome
+from lab.batch.time_left import TimeLeft, work_of
 from lab.files import ROOT, write_atomically
 from lab.ladders.rungs import Rung
 from lab.run.record import RunRecord
@@ -42,21 +43,21 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
         seeds: of every notebook that has a seed; None leaves it to the parameters.
     """
 
-    def run(notebook, chosen):
-        chosen, note = quick_parameters(notebook, chosen)
+    def run(notebook, chosen, note):
         seed = f" seed {chosen['seed']}" if "seed" in chosen else ""
         print(f"{notebook.id}{seed}  started{note}", flush=True)
         outcome = run_one(notebook, run_dir, chosen)
-        print(format_outcome(outcome), flush=True)
+        print(f"{format_outcome(outcome)}  ({time_left.after(work_of(notebook, chosen))})", flush=True)
         return outcome
 
     wanted = [
-        (notebook, parameters | chosen)
+        (notebook, *quick_parameters(notebook, parameters | chosen))
         for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))
         for chosen in _choices(notebook, seeds)
     ]
+    time_left = TimeLeft([work_of(notebook, chosen) for notebook, chosen, _ in wanted], jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(run, notebook, chosen) for notebook, chosen in wanted]
+        runs = [pool.submit(run, *each) for each in wanted]
         try:
             return [each.result() for each in runs]
         except BaseException:  # interrupted: leave no process that keeps writing
