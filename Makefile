@@ -1,10 +1,11 @@
-# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5).
+# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5), PEERS.
 PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= auto
 RUNGS ?=
 JOBS ?= 2
 SEEDS ?=
+PEERS ?=
 
 BIN := $(VENV)/bin
 LAB := $(BIN)/python -m lab
@@ -44,8 +45,13 @@ $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c workflow/constraints.txt
 	@touch $@
 
-bench: install  ## images per second: the originals' loop against ours
-	$(LAB) bench
+bench: install $(if $(PEERS),$(VENV)-peers/installed)  ## images per second: the originals' loop, ours, others (PEERS=1: JAX, too)
+	$(LAB) bench $(if $(PEERS),--peers $(VENV)-peers/bin/python)
+
+$(VENV)-peers/installed: lab/bench/requirements.txt lab/bench/constraints.txt
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c lab/bench/constraints.txt
+	@touch $@
 
 results: install  ## merge finished run records of runs/ into results/
 	$(LAB) results $(RUNGS)
@@ -61,9 +67,10 @@ lowest: install  ## the smoke tests with the lowest versions that the requiremen
 	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -r requirements-dev.txt
 	$(VENV)-lowest/bin/python -m pytest -n $(JOBS) tests/test_model.py tests/training/test_loop.py tests/batch/test_notebooks_run.py
 
-pins: install  ## renew both constraints.txt, for the requirements as they are now
+pins: install  ## renew every constraints.txt, for the requirements as they are now
 	$(BIN)/uv $(PIN) requirements-dev.txt -o constraints.txt
 	$(BIN)/uv $(PIN) workflow/requirements.txt -o workflow/constraints.txt
+	$(BIN)/uv $(PIN) lab/bench/requirements.txt -o lab/bench/constraints.txt
 
 audit: install  ## known vulnerabilities of the pinned versions
 	$(BIN)/uv tool run pip-audit --no-deps --disable-pip -r constraints.txt

@@ -74,7 +74,10 @@ def main(arguments=None):
     )
     screen.set_defaults(command=screen_command)
 
-    bench = commands.add_parser("bench", help="measure images per second against the originals' loop")
+    bench = commands.add_parser("bench", help="measure images per second against the originals' loop and other peers")
+    bench.add_argument(
+        "--peers", metavar="PYTHON", help="of an environment with lab/bench/requirements.txt: JAX competes"
+    )
     bench.set_defaults(command=bench_command)
 
     options = parser.parse_args(arguments)
@@ -223,9 +226,9 @@ def screen_command(options):
 
 
 def bench_command(options):
-    from lab.bench import main
+    from lab.bench.table import bench
 
-    main()
+    bench(options.peers)
 
 
 def speak_utf8():
