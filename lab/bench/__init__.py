@@ -1,0 +1,1 @@
+"""How fast training is, side by side with others on the same machine: `make bench`."""

@@ -1,0 +1,82 @@
+"""`make bench`: rounds alternate between contestants, every measurement is a process of its own, medians count."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lab.bench.contestants import RECIPE
+from lab.bench.meter import SECONDS
+from lab.pages.probes import multiply_accumulates
+from lab.training.data import load_digits
+
+ROUNDS = 3
+WORKERS = (0, 1, 2, 4)  # of the originals' DataLoader; the fastest number competes
+SIDE_BY_SIDE = {  # what runs on one thread each, as many as there are cores, but no more than two
+    "with_torch": "our loop with torch",
+    "torch_compile": "our loop with torch.compile",
+    "jax": "JAX, jitted",
+    "floor": "torch, one ready batch, no dropout",
+    "compiled": "compiled",
+    "compiled_undistorted": "compiled, no distortions",
+    "compiled_bare": "compiled, no distortions, no dropout",
+    "arithmetic": "limit of the cores' arithmetic",
+}
+
+
+def bench(peers=None):
+    """Measure and print the table; `peers` is the Python of an environment with JAX, if there is one."""
+    cores = min(2, os.cpu_count())
+    names = [name for name in SIDE_BY_SIDE if peers or name != "jax"]
+    print(f"{cores} cores, torch {torch.__version__}, {ROUNDS} rounds of {SECONDS:.0f} s each, {load_digits()!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        digits = Path(folder, "digits.npz")
+        train = load_digits().train
+        np.savez(digits, images=train.images[:, 0].numpy(), labels=train.labels.numpy())
+        commands = {name: [sys.executable, "-m", "lab.bench.contestants", name] for name in names}
+        if peers:
+            commands["jax"] = [peers, str(Path(__file__).with_name("jax_peer.py")), str(digits)]
+        original = [sys.executable, "-m", "lab.bench.contestants", "originals"]
+        workers = max(WORKERS, key=lambda count: _together([[*original, str(count)]], threads=cores))
+        rates = {name: [] for name in ("originals", *names)}
+        for _ in range(ROUNDS):
+            rates["originals"].append(_together([[*original, str(workers)]], threads=cores))
+            for name, command in commands.items():
+                copies = [[*command, str(core)] if name == "jax" else command for core in range(cores)]
+                rates[name].append(_together(copies, threads=1))
+    rates["arithmetic"] = [rate / work_per_image() for rate in rates["arithmetic"]]
+    labels = {"originals": f"the originals' loop, {workers} workers, one run"} | SIDE_BY_SIDE
+    print("\n".join(table({labels[name]: values for name, values in rates.items()})))
+
+
+def work_per_image():
+    """Multiply-accumulates that training on an image takes: forward, and twice as many back."""
+    return 3 * multiply_accumulates(RECIPE.specimen())
+
+
+def table(rates):
+    """Lines of the table: `rates` gives images per second of every round; the first and last are compared with."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    first, *_, limit = medians.values()
+    width = max(map(len, medians))
+    yield f"\n{'':{width}} images/s   lowest  highest  s/epoch  x first  below limit"
+    for name, rate in medians.items():
+        spread = f"{min(rates[name]):8,.0f} {max(rates[name]):8,.0f}"
+        yield f"{name:{width}} {rate:8,.0f} {spread} {60_000 / rate:8.1f} {rate / first:8.2f} {limit / rate:12.2f}"
+
+
+def _together(commands, *, threads):
+    """Images per second of processes side by side, added up."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    settings = {"env": environment, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    started = [subprocess.Popen(command, **settings) for command in commands]
+    printed = [process.communicate()[0] for process in started]
+    for process in started:
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(process.args)} failed; what it said is above")
+    return sum(map(float, printed))
