@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from lab.ladders.rungs import find_notebooks, find_rungs
 from lab.training.data import SOURCES
@@ -34,6 +35,11 @@ def main(arguments=None):
     plan.add_argument("--seeds", type=at_least(0), default=5)
     plan.add_argument("--seeds-of-large", type=at_least(0), default=1, help="of rungs from 50,000 parameters on")
     plan.set_defaults(command=plan_command)
+
+    left = commands.add_parser("left", help="how far the batch of workflow/Snakefile in a folder has come")
+    left.add_argument("folder", type=Path)
+    left.add_argument("--jobs", **jobs, help="runs side by side")
+    left.set_defaults(command=left_command)
 
     results = commands.add_parser("results", help="merge run records into results/")
     results.add_argument("rungs", nargs="*")
@@ -123,6 +129,12 @@ def plan_command(options):
     from lab.ladders.plan import plan
 
     print(json.dumps(plan(find_rungs(options.rungs), options.seeds, options.seeds_of_large), indent=1))
+
+
+def left_command(options):
+    from lab.batch.time_left import time_left_in
+
+    print(time_left_in(options.folder, options.jobs))
 
 
 def results_command(options):

@@ -14,7 +14,7 @@ from nbformat.reader import NotJSONError
 from lab.batch.execute import LIMIT_SECONDS, RUNNING, NotRun, end_session, execute
 from lab.batch.html_pages import render_page
 from lab.batch.outcomes import Outcome, format_outcome
-from lab.batch.time_left import TimeLeft, work_of
+from lab.batch.time_left import time_left, work_of
 from lab.files import ROOT, write_atomically
 from lab.ladders.rungs import Rung
 from lab.run.record import RunRecord
@@ -47,7 +47,9 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
         seed = f" seed {chosen['seed']}" if "seed" in chosen else ""
         print(f"{notebook.id}{seed}  started{note}", flush=True)
         outcome = run_one(notebook, run_dir, chosen)
-        print(f"{format_outcome(outcome)}  ({time_left.after(work_of(notebook, chosen))})", flush=True)
+        ended.append(work_of(notebook, chosen))
+        left = time_left(works, ended, jobs, time.monotonic() - began)
+        print(f"{format_outcome(outcome)}  ({left})", flush=True)
         return outcome
 
     wanted = [
@@ -55,7 +57,7 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
         for notebook in sorted(notebooks, key=lambda notebook: -_cost(notebook))
         for chosen in _choices(notebook, seeds)
     ]
-    time_left = TimeLeft([work_of(notebook, chosen) for notebook, chosen, _ in wanted], jobs)
+    works, ended, began = [work_of(notebook, chosen) for notebook, chosen, _ in wanted], [], time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
         runs = [pool.submit(run, *each) for each in wanted]
         try:

@@ -1,40 +1,34 @@
 """How long a batch of notebooks will still take."""
 
+import json
 import time
 
-from lab.ladders.rungs import Rung
+from lab.ladders.rungs import Rung, find_rungs
 from lab.pages.probes import multiply_accumulates
 
 
-class TimeLeft:
-    """Counts what has ended, and guesses from its work how long the rest takes.
+def time_left(works, ended, jobs, seconds):
+    """How far a batch has come, guessed from the work that is done: "3 of 40 done, about 25 min left".
 
     Args:
-        works: of all that will run, in any unit; what is running when something ends counts as half done.
-        jobs: how many run at a time.
+        works: of all that run in the batch, in any unit.
+        ended: of those that have ended, at least one.
+        jobs: how many run at a time; what runs now counts as half done.
+        seconds: since the batch began.
     """
-
-    def __init__(self, works, jobs):
-        self.works, self.jobs, self.ended, self.done = works, jobs, 0, 0.0
-        self.started = time.monotonic()
-
-    def after(self, work):
-        """Something with this much work has ended: "3 of 40 done, about 25 min left"."""
-        self.ended, self.done = self.ended + 1, self.done + work
-        waiting, elapsed = len(self.works) - self.ended, time.monotonic() - self.started
-        if not waiting:
-            return f"{self.ended} of {self.ended} done in {_words(elapsed)}"
-        left = sum(self.works) - self.done
-        running = left / waiting * min(self.jobs - 1, waiting) / 2
-        seconds = elapsed * (left - running) / (self.done + running)
-        return f"{self.ended} of {len(self.works)} done, {_words(seconds)} left"
+    waiting = len(works) - len(ended)
+    if not waiting:
+        return f"{len(ended)} of {len(works)} done in {_words(seconds)}"
+    left = sum(works) - sum(ended)
+    running = left / waiting * min(jobs - 1, waiting) / 2
+    return f"{len(ended)} of {len(works)} done, {_words(seconds * (left - running) / (sum(ended) + running))} left"
 
 
 def _words(seconds):
     hours, minutes = divmod(round(seconds / 60), 60)
-    return (
-        f"about {hours} h {minutes:02d} min" if hours else f"about {minutes} min" if minutes else "less than a minute"
-    )
+    if not hours:
+        return f"about {minutes} min" if minutes else "less than a minute"
+    return f"about {hours} h {minutes:02d} min"
 
 
 def work_of(notebook, parameters):
@@ -45,3 +39,18 @@ def work_of(notebook, parameters):
         return 1e5 + (epochs * multiply_accumulates(recipe.specimen()) if recipe else 0)
     except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
         return 1e5
+
+
+def time_left_in(folder, jobs):
+    """The same for a batch of workflow/Snakefile, from the plan that it wrote there when it began."""
+    path = folder / "plan.json"
+    plan, began = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
+    work = {rung.id: work_of(rung, {}) for rung in find_rungs([name for name, _ in plan["missing"]])}
+    ended = []
+    for rung, seed in plan["missing"]:
+        described = plan["rungs"][rung]
+        record = folder / described["key"] / described["folder"] / f"seed{seed}.json"
+        if record.exists() and record.stat().st_mtime >= began:
+            ended.append(work[rung])
+    works = [work[rung] for rung, _ in plan["missing"]]
+    return time_left(works, ended, jobs, time.time() - began) if ended else f"none of {len(works)} done yet"

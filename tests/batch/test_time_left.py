@@ -1,39 +1,40 @@
 """A batch says how long it will still take."""
 
-import pytest
+import json
+import os
+import time
 
-from lab.batch import time_left
-from lab.batch.time_left import TimeLeft, work_of
+from lab.batch.time_left import time_left, time_left_in, work_of
 from lab.ladders.rungs import find_notebooks
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time_left.time, "monotonic", lambda: now[0])
-    return now
+def test_one_at_a_time_it_follows_the_work():
+    works = [30.0, 10.0, 20.0]
+    assert time_left(works, [30.0], 1, 1800) == "1 of 3 done, about 30 min left"
+    assert time_left(works, [30.0, 10.0], 1, 2400) == "2 of 3 done, about 20 min left"
+    assert time_left(works, works, 1, 3900) == "3 of 3 done in about 1 h 05 min"
 
 
-def test_one_at_a_time_it_follows_the_work(clock):
-    left = TimeLeft([30.0, 10.0, 20.0], jobs=1)
-    clock[0] = 1800
-    assert left.after(30.0) == "1 of 3 done, about 30 min left"
-    clock[0] = 2400
-    assert left.after(10.0) == "2 of 3 done, about 20 min left"
-    clock[0] = 3600 + 300
-    assert left.after(20.0) == "3 of 3 done in about 1 h 05 min"
+def test_what_is_running_counts_as_half_done():
+    """25 of 40 are left, 15 took ten minutes."""
+    assert time_left([10.0] * 4, [10.0], 2, 600) == "1 of 4 done, about 17 min left"
 
 
-def test_what_is_running_counts_as_half_done(clock):
-    left = TimeLeft([10.0] * 4, jobs=2)
-    clock[0] = 600
-    assert left.after(10.0) == "1 of 4 done, about 17 min left"  # 25 of 40 are left, 15 took ten minutes
+def test_seconds_are_less_than_a_minute():
+    assert time_left([1.0, 1.0], [1.0], 1, 3) == "1 of 2 done, less than a minute left"
 
 
-def test_seconds_are_less_than_a_minute(clock):
-    left = TimeLeft([1.0, 1.0], jobs=1)
-    clock[0] = 3
-    assert left.after(1.0) == "1 of 2 done, less than a minute left"
+def test_of_a_plan_only_what_was_written_since_it_began_is_done(tmp_path):
+    rung = {"key": "k", "folder": "a07"}
+    (tmp_path / "plan.json").write_text(json.dumps({"rungs": {"a07": rung}, "missing": [["a07", 0], ["a07", 1]]}))
+    assert time_left_in(tmp_path, 1) == "none of 2 done yet"
+    records = tmp_path / "k" / "a07"
+    records.mkdir(parents=True)
+    for seed, age in ((0, 50), (1, 500)):
+        (records / f"seed{seed}.json").write_text("{}")
+        os.utime(records / f"seed{seed}.json", (time.time() - age,) * 2)
+    os.utime(tmp_path / "plan.json", (time.time() - 300,) * 2)
+    assert time_left_in(tmp_path, 1) == "1 of 2 done, about 5 min left"
 
 
 def test_work_grows_with_network_and_epochs():
