@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -20,30 +19,10 @@ from lab.files import write_atomically
 from lab.native.seam import declare
 
 FOLDER = Path(__file__).parent
-COMMENT_OR_TEXT = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\''
-OPERATOR = r"<<=|>>=|->\*?|\.\.\.|::|\+\+|--|<<|>>|[<>=!+*/%&|^-]=|&&|\|\||##?"
-TOKEN = re.compile(rf"{COMMENT_OR_TEXT}|\w[\w.]*|{OPERATOR}|\\?\n|[^\w\s]", re.DOTALL)
 
 
 class Source(str):
-    """The text of a C++ file; a digest counts only its tokens, not comments and layout."""
-
-    def tokens(self):
-        """Tokens, a directive of the preprocessor on a line of its own."""
-        found, in_directive, starts = [], False, True
-        for token in TOKEN.findall(self):
-            if token.startswith(("//", "/*")) or token == "\\\n":
-                continue
-            if token == "\n":
-                found += ["\n"] if in_directive else []
-                in_directive, starts = False, True
-                continue
-            if starts and token == "#":
-                in_directive = True
-                found.append("\n")
-            starts = False
-            found.append(token)
-        return " ".join(found)
+    """The text of a C++ file."""
 
 
 QUIETLY = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}

@@ -101,7 +101,7 @@ inline void load(const Data &data, const int64_t *order, const Distortion &disto
         }
         for (int y = 0; y < SIDE; y++)  // a lane without an image holds zeros
             for (int x = 0; x < SIDE; x++)
-                view.first[y * view.stride.row + x * LANES + n % LANES] =
+                view.first[y * view.row + x * LANES + n % LANES] =
                     n < count ? data.black + picture.levels[y * SIDE + x] * step : 0;
     }
 }

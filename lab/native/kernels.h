@@ -1,5 +1,5 @@
-// Convolutions on feature maps whose innermost axis holds LANES images: one instruction serves them all,
-// so that the number of channels and the width of a map do not matter. A map is (channels, height, width, LANES).
+// Convolutions on feature maps whose innermost axis holds LANES images: one instruction serves them all, so that the
+// number of channels and the width of a map do not matter. All maps are square.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -7,9 +7,13 @@
 
 #include "lanes.h"
 
-// The layout of a map: the distances, in floats, between neighbours along an axis.
-struct Stride {
-    long plane, row;
+// Maps of one group of images, (channels, height, width, LANES), from some pixel on; plane and row are the distances in
+// floats between neighbours along an axis.
+struct View {
+    float *first;
+    int plane, row;  // so small that a view travels in registers
+    View at(int channel, int y, int x) const { return {first + channel * plane + y * row + x * LANES, plane, row}; }
+    Lanes &operator()(int channel, int x) const { return lanes(first + channel * plane + x * LANES); }
 };
 
 // Sums that registers hold, with room for what is multiplied, and the channels and pixels of a tile.
@@ -45,39 +49,38 @@ struct Finish {
 };
 
 template <int CT, int XT, int K>
-void convolve_tile(const float *in, Stride from, int inputs, const float *weights, float *out, Stride to,
-                   const Finish *finish, int first) {
+void convolve_tile(View in, int inputs, const float *weights, View out, const Finish *finish, int channel) {
     Lanes total[CT][XT] = {};
-    const float *end = weights + inputs * K * K * CT;
+    const float *end = weights + inputs * K * K * CT, *from = in.first;
     for (int kx = 0, ky = 0; weights != end; weights += CT) {
 #pragma GCC unroll 8
         for (int c = 0; c < CT; c++)
 #pragma GCC unroll 8
-            for (int x = 0; x < XT; x++) total[c][x] += lanes(in + x * LANES) * weights[c];
-        in += LANES;
+            for (int x = 0; x < XT; x++) total[c][x] += lanes(from + x * LANES) * weights[c];
+        from += LANES;
         if (++kx == K) {
-            kx = 0, in += from.row - K * LANES;
-            if (++ky == K) ky = 0, in += from.plane - K * from.row;
+            kx = 0, from += in.row - K * LANES;
+            if (++ky == K) ky = 0, from += in.plane - K * in.row;
         }
     }
 #pragma GCC unroll 8
     for (int c = 0; c < CT && finish; c++) {
-        const Lanes added = finish->bias[first + c] * finish->present;
+        const Lanes added = finish->bias[channel + c] * finish->present;
         Lanes sum = {}, squares = {};
 #pragma GCC unroll 8
         for (int x = 0; x < XT; x++) {
             total[c][x] = larger(finish->floor, total[c][x] + added);
             sum += total[c][x], squares += total[c][x] * total[c][x];
         }
-        finish->sums[2 * (first + c)] += sum, finish->sums[2 * (first + c) + 1] += squares;
+        finish->sums[2 * (channel + c)] += sum, finish->sums[2 * (channel + c) + 1] += squares;
     }
 #pragma GCC unroll 8
     for (int c = 0; c < CT; c++)
 #pragma GCC unroll 8
-        for (int x = 0; x < XT; x++) lanes(out + c * to.plane + x * LANES) = total[c][x];
+        for (int x = 0; x < XT; x++) out(c, x) = total[c][x];
 }
 
-using ConvolveTile = void (*)(const float *, Stride, int, const float *, float *, Stride, const Finish *, int);
+using ConvolveTile = void (*)(View, int, const float *, View, const Finish *, int);
 template <int K, int... I>
 constexpr std::array<ConvolveTile, sizeof...(I)> convolve_tiles(std::integer_sequence<int, I...>) {
     return {convolve_tile<I / MOST_PIXELS + 1, std::min(I % MOST_PIXELS + 1, pixels_for(I / MOST_PIXELS + 1)), K>...};
@@ -95,37 +98,34 @@ inline void pack(const float *weights, int outputs, int inputs, int k, bool tran
     });
 }
 
-// One group of images: `in` points to the first pixel that the first output pixel reads.
-inline void convolve(const float *in, Stride from, int inputs, int k, const float *packed, float *out, Stride to,
-                     int outputs, int height, int width, const Finish *finish = nullptr) {
+// One group of images; `in` begins with the first pixel that the first of side x side output pixels reads.
+inline void convolve(View in, int inputs, int k, const float *packed, View out, int outputs, int side,
+                     const Finish *finish = nullptr) {
     constexpr std::make_integer_sequence<int, MOST_CHANNELS * MOST_PIXELS> all;
     static constexpr auto of_1 = convolve_tiles<1>(all), of_3 = convolve_tiles<3>(all), of_7 = convolve_tiles<7>(all);
-    const ConvolveTile *tiles = k == 1 ? of_1.data() : k == 3 ? of_3.data() : of_7.data();
-    for (int y = 0; y < height; y++)
+    const auto &tiles = k == 1 ? of_1 : k == 3 ? of_3 : of_7;
+    for (int y = 0; y < side; y++)
         in_parts(outputs, MOST_CHANNELS, [&](int c, int channels) {
-            in_parts(width, pixels_for(channels), [&](int x, int pixels) {
-                tiles[(channels - 1) * MOST_PIXELS + pixels - 1](
-                    in + y * from.row + x * LANES, from, inputs, packed + c * inputs * k * k,
-                    out + c * to.plane + y * to.row + x * LANES, to, finish, c);
+            in_parts(side, pixels_for(channels), [&](int x, int pixels) {
+                tiles[(channels - 1) * MOST_PIXELS + pixels - 1](in.at(0, y, x), inputs, packed + c * inputs * k * k,
+                                                                 out.at(c, y, x), finish, c);
             });
         });
 }
 
 // Gradient of the weights: CT outputs times IT inputs times KT neighbours along a row of the kernel stay in registers
-// while pixels go by; they are added to `sums`.
+// while `rows` of `width` pixels go by; they are added to `sums`, of which each output has `skip`, each input `area`.
 template <int CT, int IT, int KT>
-void correlate_tile(const float *in, Stride from, const float *grad, Stride of, int height, int width, Lanes *sums,
-                    int area, long skip) {
+void correlate_tile(View in, View grad, int rows, int width, Lanes *sums, int area, long skip) {
     Lanes total[IT][CT][KT] = {};
-    for (int x = 0, y = 0; y < height; in += LANES, grad += LANES) {
+    for (int x = 0, y = 0; y < rows; in.first += LANES, grad.first += LANES) {
 #pragma GCC unroll 8
         for (int c = 0; c < CT; c++)
 #pragma GCC unroll 4
             for (int i = 0; i < IT; i++)
 #pragma GCC unroll 3
-                for (int k = 0; k < KT; k++)
-                    total[i][c][k] += lanes(grad + c * of.plane) * lanes(in + i * from.plane + k * LANES);
-        if (++x == width) x = 0, y++, in += from.row - width * LANES, grad += of.row - width * LANES;
+                for (int k = 0; k < KT; k++) total[i][c][k] += grad(c, 0) * in(i, k);
+        if (++x == width) x = 0, y++, in.first += in.row - width * LANES, grad.first += grad.row - width * LANES;
     }
 #pragma GCC unroll 8
     for (int c = 0; c < CT; c++)
@@ -135,31 +135,29 @@ void correlate_tile(const float *in, Stride from, const float *grad, Stride of, 
             for (int k = 0; k < KT; k++) sums[c * skip + i * area + k] += total[i][c][k];
 }
 
-using CorrelateTile = void (*)(const float *, Stride, const float *, Stride, int, int, Lanes *, int, long);
 template <int IT, int KT, int... I>
-constexpr std::array<CorrelateTile, sizeof...(I)> correlate_tiles(std::integer_sequence<int, I...>) {
+constexpr std::array<void (*)(View, View, int, int, Lanes *, int, long), MOST_SUMS> correlate_tiles(
+    std::integer_sequence<int, I...>) {
     return {correlate_tile<I + 1, IT, KT>...};
 }
 
 // sums: (outputs, inputs, k, k) of Lanes. Takes as many rows at a time as the L1 cache holds, since each is read once
 // per input.
-inline void correlate(const float *in, Stride from, int inputs, int k, const float *grad, Stride of, int outputs,
-                      int height, int width, Lanes *sums) {
-    constexpr int TOGETHER = 4, MOST_3 = MOST_SUMS / 3, MOST_1 = MOST_SUMS / TOGETHER;
-    constexpr int CACHE = 32 << 10;
-    static constexpr auto rows_of_3 = correlate_tiles<1, 3>(std::make_integer_sequence<int, MOST_3>());
-    static constexpr auto single = correlate_tiles<1, 1>(std::make_integer_sequence<int, MOST_1>());
-    static constexpr auto together = correlate_tiles<TOGETHER, 1>(std::make_integer_sequence<int, MOST_1>());
-    const int neighbours = k == 3 ? 3 : 1, most = k == 3 ? MOST_3 : MOST_1, area = k * k;
-    const int rows = std::max(1, CACHE / (int)(std::min(outputs, most) * width * sizeof(Lanes)));
-    for (int y = 0; y < height; y += rows)
+inline void correlate(View in, int inputs, int k, View grad, int outputs, int side, Lanes *sums) {
+    constexpr int TOGETHER = 4, CACHE = 32 << 10;
+    constexpr std::make_integer_sequence<int, MOST_SUMS / 3> few;
+    static constexpr auto rows_of_3 = correlate_tiles<1, 3>(few), single = correlate_tiles<1, 1>(few);
+    static constexpr auto together =
+        correlate_tiles<TOGETHER, 1>(std::make_integer_sequence<int, MOST_SUMS / TOGETHER>());
+    const int neighbours = k == 3 ? 3 : 1, most = MOST_SUMS / (k == 3 ? 3 : TOGETHER), area = k * k;
+    const int rows = std::max(1, CACHE / (int)(std::min(outputs, most) * side * sizeof(Lanes)));
+    for (int y = 0; y < side; y += rows)
         in_parts(outputs, most, [&](int c, int channels) {
             for (int i = 0, step; i < inputs; i += step) {
                 step = k == 1 && inputs - i >= TOGETHER ? TOGETHER : 1;
-                const auto *tiles = step > 1 ? together.data() : k == 3 ? rows_of_3.data() : single.data();
+                const auto &tiles = step > 1 ? together : k == 3 ? rows_of_3 : single;
                 for (int p = 0; p < area; p += neighbours)
-                    tiles[channels - 1](in + i * from.plane + (y + p / k) * from.row + p % k * LANES, from,
-                                        grad + c * of.plane + y * of.row, of, std::min(rows, height - y), width,
+                    tiles[channels - 1](in.at(i, y + p / k, p % k), grad.at(c, y, 0), std::min(rows, side - y), side,
                                         sums + (c * inputs + i) * area + p, area, (long)inputs * area);
             }
         });
@@ -168,46 +166,39 @@ inline void correlate(const float *in, Stride from, int inputs, int k, const flo
 // --------------------------------------------------------------------------------------------- 3x3, each channel
 
 template <int XT>
-void depthwise_tile(const float *in, long row, const float *weights, float *out) {
+void depthwise_tile(View in, const float *weights, View out) {
     Lanes total[XT] = {};
 #pragma GCC unroll 3
     for (int ky = 0; ky < 3; ky++)
 #pragma GCC unroll 3
         for (int kx = 0; kx < 3; kx++)
 #pragma GCC unroll 8
-            for (int x = 0; x < XT; x++) total[x] += lanes(in + ky * row + (x + kx) * LANES) * weights[ky * 3 + kx];
+            for (int x = 0; x < XT; x++) total[x] += in.at(0, ky, x + kx)(0, 0) * weights[ky * 3 + kx];
 #pragma GCC unroll 8
-    for (int x = 0; x < XT; x++) lanes(out + x * LANES) = total[x];
+    for (int x = 0; x < XT; x++) out(0, x) = total[x];
+}
+
+template <int... I>
+constexpr std::array<void (*)(View, const float *, View), sizeof...(I)> depthwise_tiles(
+    std::integer_sequence<int, I...>) {
+    return {depthwise_tile<I + 1>...};
 }
 
 // weights: 9 per channel, `flipped` for the backward pass.
-inline void depthwise(const float *in, Stride from, const float *weights, bool flipped, float *out, Stride to,
-                      int channels, int height, int width) {
-    using Tile = void (*)(const float *, long, const float *, float *);
-    static constexpr Tile tiles[] = {depthwise_tile<1>, depthwise_tile<2>, depthwise_tile<3>, depthwise_tile<4>,
-                                     depthwise_tile<5>, depthwise_tile<6>, depthwise_tile<7>, depthwise_tile<8>};
+inline void depthwise(View in, const float *weights, bool flipped, View out, int channels, int side) {
+    static constexpr auto tiles = depthwise_tiles(std::make_integer_sequence<int, 8>());
     for (int c = 0; c < channels; c++) {
         float kernel[9];
-        for (int p = 0; p < 9; p++) kernel[p] = weights[c * 9 + (flipped ? 8 - p : p)];
-        for (int y = 0; y < height; y++)
-            in_parts(width, 8, [&](int x, int pixels) {
-                tiles[pixels - 1](in + c * from.plane + y * from.row + x * LANES, from.row, kernel,
-                                  out + c * to.plane + y * to.row + x * LANES);
-            });
+        pack(weights + c * 9, 1, 1, 3, flipped, kernel);
+        for (int y = 0; y < side; y++)
+            in_parts(side, (int)tiles.size(),
+                     [&](int x, int pixels) { tiles[pixels - 1](in.at(c, y, x), kernel, out.at(c, y, x)); });
     }
 }
 
-inline void depthwise_correlate(const float *in, Stride from, const float *grad, Stride of, int channels, int height,
-                                int width, Lanes *sums) {
-    for (int c = 0; c < channels; c++) {
-        Lanes total[9] = {};
-        for (int y = 0; y < height; y++)
-            for (int x = 0; x < width; x++) {
-                const float *a = in + c * from.plane + y * from.row + x * LANES;
-                Lanes b = lanes(grad + c * of.plane + y * of.row + x * LANES);
-#pragma GCC unroll 9
-                for (int p = 0; p < 9; p++) total[p] += b * lanes(a + p / 3 * from.row + p % 3 * LANES);
-            }
-        for (int p = 0; p < 9; p++) sums[c * 9 + p] += total[p];
-    }
+// A row of the kernel takes the place of an input.
+inline void depthwise_correlate(View in, View grad, int channels, int side, Lanes *sums) {
+    for (int c = 0; c < channels; c++)
+        correlate_tile<1, 3, 3>({in.at(c, 0, 0).first, in.row, in.row}, grad.at(c, 0, 0), side, side, sums + 9 * c, 3,
+                                0);
 }

@@ -14,29 +14,22 @@ struct alignas(64) Block {
     float values[LANES];
 };
 
-// The maps of one group of LANES images, from row and column 0 of the first channel.
-struct View {
-    float *first;
-    Stride stride;
-    float *at(int margin) const { return first - margin * (stride.row + LANES); }  // row and column -margin
-};
-
 // Feature maps, (groups, channels, side, side, LANES), with a border that stays zero.
 struct Maps {
     int side = 0, border = 0;
-    Stride stride{};
-    long group = 0;  // from one group to the next, in floats
+    int plane = 0, row = 0;
+    long group = 0;  // distances between neighbours, in floats
     std::vector<Block> data;
 
     // `room` is what a group takes at least.
     void allocate(int groups, int channels, int side_, int border_, long room = 0) {
         side = side_, border = border_;
-        stride.row = (side + 2 * border) * LANES;
-        stride.plane = (side + 2 * border) * stride.row;
-        group = std::max(channels * stride.plane, room);
+        row = (side + 2 * border) * LANES;
+        plane = (side + 2 * border) * row;
+        group = std::max((long)channels * plane, room);
         data.assign(groups * group / LANES, Block{});
     }
-    View of(int number = 0) { return {data[0].values + number * group + border * (stride.row + LANES), stride}; }
+    View of(int number = 0) { return {data[0].values + number * group + border * (row + LANES), plane, row}; }
 };
 
 enum Post { NONE = 0, MAX = 1, AVERAGE = 2, GLOBAL = 3 };
@@ -105,8 +98,8 @@ struct Unit : Description {
 
     // The gradient of the maps that a group was read from.
     View grad_in(int group) {
-        const long row = side_in * LANES;
-        return {raw.of(group).first, {side_in * row, row}};
+        const int row = side_in * LANES;
+        return {raw.of(group).first, side_in * row, row};
     }
 
     int count() const { return (int)(side * side); }
@@ -125,19 +118,17 @@ struct Unit : Description {
     // Convolution of one group, bias and first ReLU; adds up sums and squares for the normalisation. `present` is 1
     // where a lane holds an image; all others stay 0.
     void convolve_group(View in, int group, Lanes present, const float *parameters) {
-        const View from = between(in, parameters);
         const float floor = relu_first ? 0 : -std::numeric_limits<float>::infinity();
         const Finish finish{bias < 0 ? zeros.data() : parameters + bias, present, Lanes{} + floor, sums.data()};
-        convolve(from.first, from.stride, inputs, size, packed.data(), raw.of(group).first, raw.stride, outputs, side,
-                 side, &finish);
+        convolve(between(in, parameters), inputs, size, packed.data(), raw.of(group), outputs, side, &finish);
     }
 
     // What the convolution that mixes channels reads, from the first pixel on. Recomputing it in the backward pass is
     // cheaper than keeping it.
     View between(View in, const float *parameters) {
-        if (!separable) return {in.at(padding), in.stride};
-        depthwise(in.at(padding), in.stride, parameters + weight, false, middle.of().first, middle.stride, inputs, side,
-                  side);
+        const View from = in.at(0, -padding, -padding);
+        if (!separable) return from;
+        depthwise(from, parameters + weight, false, middle.of(), inputs, side);
         return middle.of();
     }
 
@@ -169,14 +160,13 @@ struct Unit : Description {
     // One channel of a group, as its pixels are before pooling. `Drops` and `Rectifies` say what there is to do.
     template <class Drops, class Rectifies>
     struct Channel {
-        const float *from;
+        View from;
         const uint16_t *keeps;
-        long row;
         int width;
         float slope, survival;
         Lanes offset;
 
-        Lanes raw(int y, int x) const { return lanes(from + y * row + x * LANES); }
+        Lanes raw(int y, int x) const { return from.at(0, y, x)(0, 0); }
         Lanes normal(int y, int x) const { return raw(y, x) * slope + offset; }
         Lanes keep(Lanes v, int y, int x) const {
             if (Drops{}) v = where(keeps[y * width + x], v * survival);
@@ -199,8 +189,8 @@ struct Unit : Description {
             as_type(relu_last, [&](auto rectifies) {
                 for (int c = 0; c < outputs; c++)
                     body(c, Channel<decltype(drops), decltype(rectifies)>{
-                                raw.of(group).first + c * raw.stride.plane, drops ? kept_of(group, c) : nullptr,
-                                raw.stride.row, raw.side, slope[c], survival, offset[c] * present});
+                                raw.of(group).at(c, 0, 0), drops ? kept_of(group, c) : nullptr, (int)side, slope[c],
+                                survival, offset[c] * present});
             });
         });
     }
@@ -210,8 +200,8 @@ struct Unit : Description {
         each_channel(group, present, [&](int c, auto channel) {
             auto fill = [&](auto pooled) {
                 for (int y = 0; y < out.side; y++) {
-                    float *row = out.of().first + c * out.stride.plane + y * out.stride.row;
-                    for (int x = 0; x < out.side; x++) lanes(row + x * LANES) = pooled(y, x);
+                    const View row = out.of().at(c, y, 0);
+                    for (int x = 0; x < out.side; x++) row(0, x) = pooled(y, x);
                 }
             };
             if (post == NONE)
@@ -234,15 +224,14 @@ struct Unit : Description {
     // Calls body(slot, y, x, gradient) for every pixel of a channel: the gradient of normalisation's output.
     template <class Channel, class Body>
     void each_gradient(View grad_out, int c, const Channel &channel, Body body) {
-        const float *grad = grad_out.first + c * grad_out.stride.plane, share = 1.0f / (window * window);
+        const float share = 1.0f / (window * window);
         for (int y = 0; y < out.side; y++) {
-            const float *row = grad + y * grad_out.stride.row;
+            const View grad = grad_out.at(c, y, 0);
             if (post == NONE)
-                alternate(raw.side,
-                          [&](auto slot, int x) { body(slot, y, x, channel.back(lanes(row + x * LANES), y, x)); });
+                alternate(raw.side, [&](auto slot, int x) { body(slot, y, x, channel.back(grad(0, x), y, x)); });
             else if (post == MAX)
                 for (int x = 0; x < out.side; x++) {
-                    Lanes v[4], d = lanes(row + x * LANES);
+                    Lanes v[4], d = grad(0, x);
                     for (int i = 0; i < 4; i++) v[i] = channel.value(2 * y + i / 2, 2 * x + i % 2);
                     const Lanes most = larger(larger(v[0], v[1]), larger(v[2], v[3]));
                     auto pass = [&](auto slot, int i) {  // to the first of equal ones, as torch does
@@ -258,7 +247,7 @@ struct Unit : Description {
                     for (int i = y * window; i < (y + 1) * window; i++)
                         alternate(window, [&](auto slot, int j) {
                             const int at = x * window + j;
-                            body(slot, i, at, channel.back(lanes(row + x * LANES) * share, i, at));
+                            body(slot, i, at, channel.back(grad(0, x) * share, i, at));
                         });
         }
         for (int y = 0; y < raw.side; y++)  // what pooling left out at odd sizes
@@ -294,7 +283,7 @@ struct Unit : Description {
     // The gradient of the convolution output of one group, into grad_raw; adds up that of its bias.
     void backward_pixels(int group, Lanes present, View grad_out, std::vector<Lanes> &grad) {
         each_channel(group, present, [&](int c, auto channel) {
-            float *to = grad_raw.of().first + c * grad_raw.stride.plane;
+            const View to = grad_raw.of();
             const float a = slope[c], b = by_raw[c];
             const Lanes k = constant[c] * present;
             Sum sum;
@@ -303,7 +292,7 @@ struct Unit : Description {
                     const Lanes z = channel.raw(y, x);
                     Lanes passed = d * a + (z * b + k);
                     if (rectifies) passed = z > Lanes{} ? passed : Lanes{};
-                    lanes(to + y * grad_raw.stride.row + x * LANES) = passed, sum.parts[slot] += passed;
+                    to.at(c, y, x)(0, 0) = passed, sum.parts[slot] += passed;
                 });
             });
             if (bias >= 0) grad[bias + c] += sum.total();
@@ -313,21 +302,17 @@ struct Unit : Description {
     // Backward pass through the convolution of one group, from grad_raw: adds up the gradient of its weights, and,
     // unless it reads the image, writes that of what it read.
     void backward_convolution(View in, int group, const float *parameters, bool first, std::vector<Lanes> &grad) {
-        const View from = between(in, parameters), grad_mixed = grad_raw.of(), grad_each = grad_middle.of();
-        const View to = grad_in(group);
-        correlate(from.first, from.stride, inputs, size, grad_mixed.first, grad_mixed.stride, outputs, side, side,
-                  &grad[mixing()]);
+        const View mixed = grad_raw.of(), each = grad_middle.of(), to = grad_in(group);
+        const int border = separable ? grad_middle.border : grad_raw.border;
+        correlate(between(in, parameters), inputs, size, mixed, outputs, side, &grad[mixing()]);
         if (separable) {
-            convolve(grad_mixed.first, grad_mixed.stride, outputs, 1, packed_back.data(), grad_each.first,
-                     grad_each.stride, inputs, side, side);
-            depthwise_correlate(in.at(padding), in.stride, grad_each.first, grad_each.stride, inputs, side, side,
-                                &grad[weight]);
+            convolve(mixed, outputs, 1, packed_back.data(), each, inputs, side);
+            depthwise_correlate(in.at(0, -padding, -padding), each, inputs, side, &grad[weight]);
         }
-        if (separable && !first)
-            depthwise(grad_each.at(grad_middle.border), grad_each.stride, parameters + weight, true, to.first,
-                      to.stride, inputs, side_in, side_in);
-        else if (!first)
-            convolve(grad_mixed.at(grad_raw.border), grad_mixed.stride, outputs, size, packed_back.data(), to.first,
-                     to.stride, inputs, side_in, side_in);
+        if (first) return;
+        if (separable)
+            depthwise(each.at(0, -border, -border), parameters + weight, true, to, inputs, side_in);
+        else
+            convolve(mixed.at(0, -border, -border), outputs, size, packed_back.data(), to, inputs, side_in);
     }
 };

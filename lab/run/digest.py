@@ -29,6 +29,7 @@ from lab import rules
 from lab.files import ROOT
 from lab.native.build import Source
 from lab.run.source import Untraceable, syntax_of
+from lab.run.tokens import tokens
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 CHECKS = ("check", "check_fields")  # of lab.rules
@@ -71,7 +72,7 @@ class _Reached:
     def describe(self, value):
         """A text that changes when the value does; functions and classes by name, and what they are in `found`."""
         if isinstance(value, Source):
-            return f"C++ {value.tokens()!r}"
+            return f"C++ {tokens(value)!r}"
         if isinstance(value, PLAIN):
             return repr(value)
         if isinstance(value, ModuleType):
