@@ -4,13 +4,12 @@ import numpy as np
 import torch
 
 from lab.native.describe import dropped_of
-from lab.native.seam import STEP
+from lab.native.seam import SIDE, STEP
 from lab.training.augment import ColorJitter, RandomAffine, RandomRotation, distort
 from lab.training.averaging import average_decay
 from lab.training.schedules import step_after_batch
 
 KNOWN = (RandomRotation, RandomAffine, ColorJitter)
-SIDE = 28
 
 
 def known_transforms(recipe):

@@ -88,9 +88,10 @@ def _key(command):
 
 def _is_whole(place):
     """Whether a kept library is there and ends with the digest of all before."""
-    if not place.is_file():
+    try:
+        content = place.read_bytes()
+    except OSError:
         return False
-    content = place.read_bytes()
     return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 

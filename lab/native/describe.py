@@ -1,20 +1,15 @@
-"""Which networks the compiled trainer knows, and how they are described to it.
-
-A layer is known if a fresh torch layer could replace it: of exactly that type, with every setting as usual, no hook
-and no method of its own, and weights that are float32 and trained. So anything unknown is refused, not overlooked.
-"""
-
-import inspect
+"""Which networks the compiled trainer knows, and how they are described to it."""
 
 import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from lab.native.seam import SIDE
+from lab.tracing.usual import layers_of, require_known, require_usual
 from lab.training.data import CLASSES
 from model import Dropout
 
-SIDE = 28
 SIZES = (1, 1), (3, 3), (7, 7)  # of kernels
 NONE, MAX, AVERAGE, GLOBAL = range(4)  # see unit.h
 DROPOUTS = (nn.Dropout, Dropout)
@@ -23,7 +18,6 @@ ABSENT = -1  # in place of an offset
 TENSORS_OF_A_NORM = 5  # scale, shift, mean, variance, number of batches
 RATES = 2**16  # that dropout can tell apart, see model.Dropout
 PLAIN = {"device": "cpu", "dtype": torch.float32}
-TRAITS = ("shape", "dtype", "layout", "device", "requires_grad")  # of a tensor
 
 
 def describe(network):
@@ -42,22 +36,6 @@ def norms(network):
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def layers_of(layer):
-    """The layers of an nn.Sequential in the order in which they act, with nested sequences expanded.
-
-    A subclass that works in the same way is allowed. Raises: NotImplementedError for any other.
-    """
-    if not isinstance(layer, nn.Sequential):
-        return [layer]
-    usual = nn.Sequential()
-    methods = dict(inspect.getmembers(nn.Sequential, inspect.isfunction)) | {"__init__": None}
-    found = {name: method and getattr(type(layer), name) for name, method in methods.items()}
-    found |= {name: value for name, value in _traits(layer).items() if hasattr(usual, name)}
-    expected = methods | _traits(usual)
-    _require_same(layer, found | {"_modules": None}, expected | {"_modules": None})
-    return [inner for part in layer for inner in layers_of(part)]
-
-
 def dropped_of(layer):
     """How many activations out of RATES a layer drops; 0 if it is not dropout."""
     return round(layer.p * RATES) if isinstance(layer, nn.Dropout) else 0
@@ -65,23 +43,23 @@ def dropped_of(layer):
 
 def _describe(network):
     *body, flatten = layers_of(network)
-    _require(network, body)
+    require_known(network, body)
     last, offsets = body[-1], _offsets(network)
     units, channels, side, statistics = [], 1, SIDE, 0
     while body:
         layer = body[0]
         if type(layer) in POOLS:
             post, side = _describe_pool(body.pop(0), side)
-            _require(layer, units and units[-1]["post"] == NONE and side)
+            require_known(layer, units and units[-1]["post"] == NONE and side)
             units[-1]["post"] = post
         else:
             units.append(unit := _take_unit(body, channels, side, offsets))
             channels, side = unit["outputs"], unit["side"]
-            _require(layer, side > 0)
+            require_known(layer, side > 0)
             if unit["scale"] != ABSENT:
                 unit["statistics"], statistics = statistics, statistics + 2 * channels
-    _require(last, side == 1 and channels == CLASSES)
-    _require_usual(flatten, nn.Flatten())
+    require_known(last, side == 1 and channels == CLASSES)
+    require_usual(flatten, nn.Flatten())
     _require_own_weights(network, units)
     return units
 
@@ -89,12 +67,12 @@ def _describe(network):
 def _describe_pool(layer, side):
     """What kind of pooling a layer is on maps of `side` pixels each way, and how many it leaves."""
     if type(layer) is nn.AdaptiveAvgPool2d:
-        _require_usual(layer, nn.AdaptiveAvgPool2d(1))
+        require_usual(layer, nn.AdaptiveAvgPool2d(1))
         return GLOBAL, 1
     if type(layer) is nn.AvgPool2d and layer.kernel_size == side:
-        _require_usual(layer, nn.AvgPool2d(side, layer.stride))  # it has one window, so it never strides
+        require_usual(layer, nn.AvgPool2d(side, layer.stride))  # it has one window, so it never strides
         return GLOBAL, 1
-    _require_usual(layer, type(layer)(2))
+    require_usual(layer, type(layer)(2))
     return MAX if type(layer) is nn.MaxPool2d else AVERAGE, side // 2
 
 
@@ -111,7 +89,7 @@ def _take_unit(layers, inputs, side, offsets):
         taken.append(layers.pop(0))
         return taken[-1]
 
-    _require(layers[0], type(layers[0]) is nn.Conv2d)
+    require_known(layers[0], type(layers[0]) is nn.Conv2d)
     first = last = take(nn.Conv2d)
     size = first.kernel_size[0] if first.kernel_size in SIZES else 3
     if size == 3 and first.groups == inputs > 1 and layers and getattr(layers[0], "kernel_size", None) == (1, 1):
@@ -131,8 +109,8 @@ def _take_unit(layers, inputs, side, offsets):
     usual |= {norm: nn.BatchNorm2d(outputs, **PLAIN)} if norm else {}
     usual |= {dropout: type(dropout)(dropout.p)} if dropout else {}
     for part in taken:
-        _require_usual(part, usual[part])
-    _require(dropout, dropped_of(dropout) < RATES, ": it drops all")
+        require_usual(part, usual[part])
+    require_known(dropout, dropped_of(dropout) < RATES, ": it drops all")
     return {
         "separable": separable,
         "size": 1 if separable else size,
@@ -171,31 +149,3 @@ def _require_own_weights(network, units):
     others += sum(module.bias is not None for module in convolutions)
     if not len(filters) == len(convolutions) == len(tensors) - others:
         raise NotImplementedError("it does not know weights that are shared like this, or that belong to no layer")
-
-
-def _require_usual(layer, usual):
-    _require(layer, type(layer) is type(usual))
-    _require_same(layer, _traits(layer), _traits(usual))
-
-
-def _require_same(layer, found, expected):
-    for name in expected | found:
-        one, other = found.get(name), expected.get(name)
-        _require(layer, type(one) is type(other) and one == other, f": its {name} is not as usual")
-
-
-def _traits(layer):
-    """Everything about a layer, by name, except the values of its weights and statistics."""
-    traits = {name: value for name, value in vars(layer).items() if name not in ("_parameters", "_buffers", "training")}
-    for name, tensor in (layer._parameters | layer._buffers).items():
-        traits |= {f"{name}.{trait}": getattr(tensor, trait, None) for trait in TRAITS}
-        hooks = [getattr(tensor, kind, None) for kind in ("_backward_hooks", "_post_accumulate_grad_hooks")]
-        traits |= {f"type of {name}": type(tensor), f"hooks of {name}": any(hooks)}
-    return traits
-
-
-def _require(layer, known, reason=" in this place"):
-    if not known:
-        inner = [type(part).__name__ for part in getattr(layer, "_modules", {}).values()]
-        name = f"{type(layer).__name__}({', '.join(inner)})" if inner else str(layer)
-        raise NotImplementedError(f"it does not know {name}{reason}")

@@ -72,10 +72,13 @@ struct Picture {
             }
             float *row = levels + y * SIDE;
             for (int x = 0; x < SIDE; x++) row[x] = framed[place[x]];
-            for (int x = 0; x < SIDE && bilinear; x++) {
+            for (int x = 0; x < SIDE && bilinear; x++) {  // as torchvision does: outside is black, then mixed with fill
                 const int ix = std::min((int)px[x], FRAME - 2), iy = std::min((int)py[x], FRAME - 2);
                 const float *p = framed + iy * FRAME + ix, fx = px[x] - ix, fy = py[x] - iy;
-                row[x] = (p[0] * (1 - fx) + p[1] * fx) * (1 - fy) + (p[FRAME] * (1 - fx) + p[FRAME + 1] * fx) * fy;
+                const float l = ix > 0 ? 1 - fx : 0, r = ix < SIDE ? fx : 0;
+                const float t = iy > 0 ? 1 - fy : 0, b = iy < SIDE ? fy : 0;
+                const float sampled = (p[0] * l + p[1] * r) * t + (p[FRAME] * l + p[FRAME + 1] * r) * b;
+                row[x] = fill + (l + r) * (t + b) * (sampled - fill);
             }
         }
     }

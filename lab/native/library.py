@@ -26,14 +26,13 @@ class Compiled:
     def __init__(self, network, batch_size, *, average=None, velocity=None):
         self.library, self.batch_size = load_library(), batch_size
         self.units = describe(network)
-        weights, statistics = network.parameters(), _statistics(network)
         outcome = average or network
         self.arrays = {
-            "weights": _flat(weights),
+            "weights": _flat(network.parameters()),
             "velocity": _flat(velocity or map(torch.zeros_like, network.parameters())),
             "average_weights": _flat(outcome.parameters()),
             "gradient": _flat(map(torch.zeros_like, network.parameters())),
-            "statistics": _flat(statistics),
+            "statistics": _flat(_statistics(network)),
             "average_statistics": _flat(_statistics(outcome)),
         }
         self.state = State(**{name: array.ctypes.data for name, array in self.arrays.items()})
@@ -86,7 +85,12 @@ class Compiled:
         return logits
 
     def masks(self, count):
-        """What each dropout multiplied the last batch by, float32 (count, channels, height, width)."""
+        """What each dropout multiplied the first images of the last batch by, float32 (count, channels, height, width).
+
+        Raises: ValueError if there can be no batch of that many.
+        """
+        if not 0 <= count <= self.batch_size:
+            raise ValueError(f"compiled trainer: masks of {count} images, but a batch holds {self.batch_size}")
         masks = []
         for number, unit in enumerate(self.units):
             if unit["dropped"]:

@@ -8,7 +8,7 @@ import torch
 from lab.training.data import CLASSES, MEAN, STD
 
 SIDE = 28
-STEP = np.dtype([("rate", "f4"), ("momentum", "f4"), ("take", "f4"), ("key", "u8")], align=True)
+STEP = np.dtype([("rate", "f8"), ("momentum", "f4"), ("take", "f4"), ("key", "u8")], align=True)
 POINTER, COUNT = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -76,7 +76,9 @@ def require_batches(images, drawn, transforms, steps, batch_size):
     """Raises: ValueError naming what would make the trainer read beyond its arrays."""
     each = (1, SIDE, SIDE) if transforms is None else (len(transforms), 5)
     _require_array("drawn", drawn, torch.float32, (images, *each))
-    if len(steps) * batch_size < images or steps.dtype != STEP:
+    if steps.dtype != STEP or not steps.flags.c_contiguous:
+        raise ValueError(f"compiled trainer: steps must be what plan_steps gives, not {steps.dtype}")
+    if len(steps) * batch_size < images:
         raise ValueError(f"compiled trainer: {len(steps)} steps are too few for {images} images")
 
 

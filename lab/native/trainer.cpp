@@ -9,7 +9,8 @@ namespace {
 // Of a batch: the learning rate, the momentum, the share of the new weights in the average, and the key that dropout
 // draws from.
 struct Step {
-    float rate, momentum, take;
+    double rate;
+    float momentum, take;
     uint64_t key;
 };
 
@@ -52,8 +53,9 @@ struct Trainer : Network {
         for (Unit &u : units)
             if (method.muon && u.size == 1 && done.insert(u.mixing()).second)
                 orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
+        const float rate = (float)now.rate;
         for (int64_t i = 0; i < count_weights; i++) {
-            s.weights[i] -= now.rate * steps[i];
+            s.weights[i] -= rate * steps[i];
             s.average_weights[i] += now.take * (s.weights[i] - s.average_weights[i]);
         }
         for (int64_t i = 0; i < count_statistics; i++)

@@ -6,6 +6,7 @@ import ctypes
 import torch
 
 from lab.native import trainer
+from lab.run.agreement import why_not
 from lab.run.parameters import check_values
 from lab.run.record import COMPILED, describe_versions
 from lab.training import loop
@@ -51,7 +52,7 @@ def choose_trainer(recipe, digits, device, seed):
     with_torch = loop.Trainer(loop.train_epoch, loop.infer_with_torch)
     if not recipe.compiled:
         return with_torch, versions
-    reason = trainer.why_not(recipe, digits, seed) if device.type == "cpu" else f"the device is {device.type}"
+    reason = why_not(recipe, digits, seed) if device.type == "cpu" else f"the device is {device.type}"
     if reason is None:
         return trainer.COMPILED, versions | {"trainer": COMPILED}
     print(f"Trained with torch, not with the compiled trainer, which is faster on a CPU: {reason}.")

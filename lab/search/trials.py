@@ -22,6 +22,7 @@ import torch
 from lab.files import ROOT, write_atomically
 from lab.native import trainer as native
 from lab.rules import check, word
+from lab.run.agreement import why_not
 from lab.run.code import digest_or_reason
 from lab.run.fit import fit
 from lab.run.schema import SCHEMAS, parse_json, schema_of
@@ -160,7 +161,7 @@ def _prepare_worker():
 def _run(settings, seed, data, run_dir):
     recipe = build_recipe(settings)
     rung = hashlib.sha256(name_of(settings).encode()).hexdigest()[:12]
-    reason = native.why_not(recipe, data, seed)
+    reason = why_not(recipe, data, seed)
     if reason:
         print(f"with torch, not with the compiled trainer: {reason}  {name_of(settings)}", file=sys.stderr, flush=True)
     started = time.perf_counter()

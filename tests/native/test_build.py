@@ -1,15 +1,24 @@
-"""A compiler that is missing or fails costs speed alone: torch trains, and the compiler's complaint is printed."""
+"""The library is compiled once on a machine and kept.
+
+A compiler that is missing or fails costs speed alone: torch trains, and the compiler's complaint is printed.
+"""
 
 import ctypes
+import hashlib
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 
 import pytest
 
+from lab.files import ROOT
 from lab.native import build
 from lab.native import trainer as native
 from lab.native.build import CannotCompile, load_library
+from lab.run.agreement import why_not
 from lab.run.digest import code_digest
 from lab.run.fit import fit
 from lab.search.candidates import build_recipe
@@ -41,6 +50,15 @@ def recipe():
     return replace(build_recipe({"layers": "c4 M c4 G", "epochs": 1, "batch_size": 32}), compiled=True)
 
 
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch):
+    """The folder where libraries are kept: an empty one, and nothing is loaded yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    build._load.cache_clear()
+    yield tmp_path / "cache" / "mnist-ladders"
+    build._load.cache_clear()
+
+
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
     """Put a shell script in the compiler's place."""
@@ -61,7 +79,7 @@ def test_a_compiler_that_fails_is_quoted(script, complaint, compiler, recipe, di
     with pytest.raises(CannotCompile, match=f"{path}.*(?:{complaint})") as error:
         load_library()
     assert len(str(error.value).splitlines()) == 1
-    assert native.why_not(recipe, digits).startswith(f"compiling it with {path} failed: ")
+    assert why_not(recipe, digits).startswith(f"compiling it with {path} failed: ")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +93,7 @@ def test_a_compiler_that_fails_is_quoted(script, complaint, compiler, recipe, di
 def test_a_compiler_that_is_not_there(chosen, reason, monkeypatch, recipe, digits):
     monkeypatch.setenv("CXX", chosen)
     assert pytest.raises(CannotCompile, load_library).match(reason)
-    assert native.why_not(recipe, digits)
+    assert why_not(recipe, digits)
 
 
 def test_a_file_that_no_system_runs(compiler, recipe, digits):
@@ -160,3 +178,213 @@ def test_what_was_read_at_first_is_what_is_compiled_and_told_of(compiler, monkey
     assert {name.rpartition(".")[2] for name in build.SOURCES} == {"h", "cpp"}
     monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-g"])
     assert code_digest(native.train_epoch_compiled) != before
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """The trainer, quickly compiled."""
+    folder = tmp_path_factory.mktemp("library")
+    for name, content in build.SOURCES.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    flags = ["-O0" if flag == "-O3" else flag for flag in build.FLAGS]
+    subprocess.run(["g++", *flags, "trainer.cpp", "-o", "trainer.so"], cwd=folder, check=True)
+    return folder / "trainer.so"
+
+
+COPY = shutil.which("cp")
+
+
+class Quick:
+    """A compiler that has the library ready, and counts how often it is asked to compile."""
+
+    def __init__(self, path, library):
+        self.path, self.log = path, path.with_name(f"{path.name}.log")
+        copy = f'for last; do :; done; echo "$@" >> "{self.log}"; {COPY} "{library}" "$last"'
+        path.parent.mkdir(exist_ok=True)
+        script = f'#!/bin/sh\ncase "$*" in *" -o "*) {copy};; *) echo "#define MACRO $*";; esac\n'
+        path.write_text(script, encoding="utf-8")
+        path.chmod(0o755)
+
+    @property
+    def calls(self):
+        return len(self.log.read_text(encoding="utf-8").splitlines()) if self.log.exists() else 0
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch, library):
+    compiler = Quick(tmp_path / "quick", library)
+    monkeypatch.setenv("CXX", str(compiler.path))
+    return compiler
+
+
+def load_anew():
+    """As another process would."""
+    build._load.cache_clear()
+    return load_library()
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+USE = """
+import torch
+from lab.native.library import Compiled
+from lab.search.notation import Notation
+from lab.training.data import load_digits
+
+print(len(Compiled(Notation("c2 G"), 2).infer(load_digits("sample").test, torch.arange(3))))
+assert torch.tensor(1e-39) * 1 != 0
+"""
+
+
+def use_elsewhere():
+    """Another process that loads the library and calls it."""
+    return subprocess.Popen([sys.executable, "-c", USE], cwd=ROOT, env=os.environ, stdout=subprocess.PIPE)
+
+
+def whole(path):
+    """Whether a file ends with the digest of all before."""
+    content = path.read_bytes()
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+@needs_compiler
+def test_another_process_does_not_compile_again(quick, kept):
+    load_library()
+    load_library()
+    assert quick.calls == 1
+    (path,) = kept.iterdir()
+    before = path.read_bytes()
+    process = use_elsewhere()
+    assert process.communicate()[0].split() == [b"3"]
+    assert process.returncode == 0
+    assert quick.calls == 1
+    assert path.read_bytes() == before
+    assert whole(path)
+
+
+@needs_compiler
+def test_several_processes_at_once_do_not_disturb_each_other(quick, kept):
+    processes = [use_elsewhere() for _ in range(2)]
+    assert [process.communicate()[0].split() for process in processes] == [[b"3"]] * 2
+    assert [process.returncode for process in processes] == [0, 0]
+    compiled = quick.calls
+    assert compiled in (1, 2)
+    assert [whole(path) for path in kept.iterdir()] == [True]  # nothing else was left behind
+    load_anew()
+    assert quick.calls == compiled
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "short": lambda content: content[:20],
+    "half": lambda content: content[: len(content) // 2],
+    "one byte less": lambda content: content[:-1],
+    "without its digest": lambda content: content[:-32],
+    "one byte more": lambda content: content + b"x",
+    "a bit in front": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "a bit within": lambda content: content[:5000] + bytes([content[5000] ^ 128]) + content[5001:],
+    "a bit at the end": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "text": lambda content: b"nothing of this kind" * 100,
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_built_anew(damage, quick, kept):
+    load_library()
+    (path,) = kept.iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(damage(content))
+    assert not whole(path)
+    load_anew()
+    assert quick.calls == 2
+    assert path.read_bytes() == content
+    load_anew()
+    assert quick.calls == 2
+
+
+@needs_compiler
+def test_a_whole_file_that_no_system_loads_is_built_anew(quick, kept):
+    load_library()
+    (path,) = kept.iterdir()
+    content, other = path.read_bytes(), b"of another machine"
+    path.unlink()
+    path.write_bytes(other + hashlib.sha256(other).digest())
+    assert whole(path)
+    load_anew()
+    assert quick.calls == 2
+    assert path.read_bytes() == content
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch, compiler: patch.setattr(build, "FLAGS", [*build.FLAGS, "-g"]),
+        lambda patch, compiler: patch.setattr(build, "FLAGS", build.FLAGS[::-1]),
+        lambda patch, compiler: patch.setitem(build.SOURCES, "lanes.h", build.Source("// another\n")),
+        lambda patch, compiler: patch.setitem(build.SOURCES, "new.h", build.Source("")),
+        lambda patch, compiler: patch.setenv("CXX", f"{compiler.path} -DNDEBUG"),
+        lambda patch, compiler: compiler.path.write_text(
+            compiler.path.read_text(encoding="utf-8").replace("MACRO", "NEWER"), encoding="utf-8"
+        ),
+    ],
+    ids=["flag", "order of flags", "source", "new source", "argument", "version"],
+)
+def test_what_another_library_may_come_of_has_another_name(change, quick, kept, monkeypatch):
+    load_library()
+    with monkeypatch.context() as patch:
+        change(patch, quick)
+        load_anew()
+        assert quick.calls == 2
+        assert len([*kept.iterdir()]) == 2
+        load_anew()
+    assert quick.calls == 2
+    assert all(map(whole, kept.iterdir()))
+
+
+@needs_compiler
+@pytest.mark.parametrize("place", ["cache", "cache/mnist-ladders"])
+def test_without_a_folder_to_keep_it_in_every_process_compiles(place, quick, tmp_path):
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("a file where a folder should be", encoding="utf-8")
+    for number in (1, 2):
+        assert load_anew().create
+        assert quick.calls == number
+    assert path.read_text(encoding="utf-8") == "a file where a folder should be"
+
+
+@needs_compiler
+def test_a_folder_in_the_library_s_place_is_left_alone(quick, kept):
+    load_library()
+    (path,) = kept.iterdir()
+    path.unlink()
+    path.mkdir()
+    assert load_anew().create
+    assert path.is_dir()
+
+
+@needs_compiler
+def test_what_does_not_compile_is_not_kept(compiler, kept):
+    for script in (FAILURES["garbage"][0], "exit 1"):
+        compiler(script)
+        with pytest.raises(CannotCompile):
+            load_library()
+    assert not kept.exists()
+
+
+@needs_compiler
+def test_clang_is_taken_where_there_is_no_gcc(tmp_path, monkeypatch, library):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert pytest.raises(CannotCompile, load_library).match("there is no C.. compiler")
+    clang = Quick(tmp_path / "bin" / "clang++", library)
+    assert load_library().create
+    assert clang.calls == 1
+    gcc = Quick(tmp_path / "bin" / "g++", library)
+    assert load_library().create
+    assert (gcc.calls, clang.calls) == (1, 1)

@@ -154,10 +154,14 @@ LAYERS = {
     ),
     "ReLU behind a pooling": (put("2", lambda: nn.Sequential(nn.MaxPool2d(2), nn.ReLU())), "ReLU"),
     "dropout behind a pooling": (put("2", lambda: nn.Sequential(nn.MaxPool2d(2), nn.Dropout())), "Dropout"),
-    "dropout between norm and ReLU": (put("1.1", lambda: nn.Sequential(nn.BatchNorm2d(6), nn.Dropout())), "ReLU"),
+    "dropout on both sides of ReLU": (
+        put("1", lambda: nn.Sequential(conv(6, 6, 1), nn.BatchNorm2d(6), nn.Dropout(), nn.ReLU(), nn.Dropout())),
+        "Dropout",
+    ),
+    "dropout before normalisation": (put("1.0", lambda: nn.Sequential(conv(6, 6, 1), nn.Dropout())), "BatchNorm2d"),
     "dropout of the image": (put("0", lambda: nn.Sequential(nn.Dropout(), unit(conv(1, 6, 3)))), "Dropout"),
     "dropout twice": (put("1", lambda: unit(conv(6, 6, 1)).extend([nn.Dropout(), Dropout()])), "Dropout"),
-    "dropout of classes": (put("6", lambda: nn.Sequential(nn.Dropout(), nn.Flatten())), "Dropout"),
+    "dropout of classes, flattened": (put("6", lambda: nn.Sequential(nn.Flatten(), nn.Dropout())), "Flatten"),
     "subclass of dropout": (put("1", lambda: unit(conv(6, 6, 1)).append(Dropping(0.1))), "Dropping"),
     "dropout in place": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.Dropout(0.1, inplace=True))), "inplace"),
     "dropout of whole channels": (put("1", lambda: unit(conv(6, 6, 1)).append(nn.Dropout2d(0.1))), "Dropout2d"),
@@ -213,7 +217,12 @@ LAYERS = {
     "a bias of two matrices": (put("1.0", lambda: nn.Conv2d(6, 10, 1)), "num_features"),
     "no average": (put("4", lambda: conv(6, 6, 1)), "in this place"),
     "an average twice": (put("4", lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(1))), "AvgPool2d"),
-    "eleven classes": (put(HEAD, lambda: project(6, 11)), "out_channels"),
+    "eleven classes": (put(HEAD, lambda: project(6, 11)), "Conv2d.* in this place"),
+    "nine classes": (put(HEAD, lambda: project(6, 9)), "Conv2d.* in this place"),
+    "two pixels each way of class maps": (
+        put("4", lambda: nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2), conv(6, 6, 3, padding=1), conv(6, 6, 1))),
+        "in this place",
+    ),
     "another flattening": (put("6", lambda: nn.Flatten(-3)), "start_dim"),
     "nothing flattened": (put("6", nn.Softmax), "Softmax"),
 }
@@ -284,11 +293,15 @@ def test_what_is_not_as_usual_is_refused_by_name(change, reason):
         describe(network)
 
 
-def test_the_last_matrix_is_no_unit_s():
+def test_the_last_convolution_shares_all_of_itself_or_nothing():
     network = Notation("c10 r10 G")
     network[1][0] = network[-2]
+    first, last = describe(network)[1:]
+    assert (first["weight"], first["pointwise"]) == (last["weight"], last["pointwise"])
+    other = Notation("c10 r10 G")
+    other[1][0].weight = other[-2].weight
     with pytest.raises(NotImplementedError, match="shared"):
-        describe(network)
+        describe(other)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +313,7 @@ def test_the_last_matrix_is_no_unit_s():
         (lambda network: network[1:], "in_channels"),
         (lambda network: network[2:], "MaxPool2d"),
         (lambda network: network[4:], "AdaptiveAvgPool2d"),
-        (lambda network: network[5:], "Sequential"),
+        (lambda network: network[5:], "in_channels"),
         (lambda network: network[:-1], "in this place"),
         (lambda network: network.append(nn.Softmax(1)), "in this place"),
     ],
@@ -365,6 +378,7 @@ class Labelled(nn.Sequential):
         lambda network: nn.Sequential(*network[:4], nn.AvgPool2d(13), *network[5:]),
         lambda network: nn.Sequential(*network[:4], nn.AvgPool2d(13, stride=2), *network[5:]),
         lambda network: nn.Sequential(network[0].append(nn.Dropout(1e-6)), *network[1:]),
+        lambda network: nn.Sequential(*network[0][:2], nn.Dropout(1e-6), network[0][2], *network[1:]),
     ],
 )
 def test_what_works_the_same_is_described_the_same(same):
@@ -372,7 +386,20 @@ def test_what_works_the_same_is_described_the_same(same):
     assert describe(same(network)) == describe(network)
 
 
-ABSENT = {"bias", "scale", "shift", "statistics"}
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.25), Dropout(0.25)])
+def test_dropout_on_either_side_of_relu_is_described_the_same(dropout):
+    """Both keep the sign of what they keep."""
+    one, other = plain(), plain()
+    one[1] = nn.Sequential(conv(6, 6, 1), nn.BatchNorm2d(6), dropout, nn.ReLU())
+    other[1] = nn.Sequential(conv(6, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), dropout)
+    assert describe(one) == describe(other)
+    assert describe(one)[1]["dropped"] == 2**14
+
+
+ABSENT = dict.fromkeys(["bias", "scale", "shift", "statistics"], -1)
+BARE = {"separable": False, "size": 1, "inputs": 1, "outputs": 6, "padding": 0, "side": 28, "weight": 0, "pointwise": 0}
+BARE |= ABSENT | {"relu_first": False, "relu_last": False, "dropped": 0, "post": 0}
+NORMED = {"scale": 6, "shift": 12, "statistics": 0}
 
 
 @pytest.mark.parametrize(
@@ -382,9 +409,10 @@ ABSENT = {"bias", "scale", "shift", "statistics"}
         ([nn.Conv2d(1, 6, 1)], {"bias": 6}),
         ([conv(1, 6, 1), nn.ReLU()], {"relu_first": True}),
         ([conv(1, 6, 1), nn.ReLU(), nn.ReLU()], {"relu_first": True, "relu_last": True}),
-        ([conv(1, 6, 1), nn.BatchNorm2d(6)], {"scale": 6, "shift": 12, "statistics": 0}),
-        ([ConvUnit(1, 6, 1, after="norm relu")], {"scale": 6, "shift": 12, "statistics": 0, "relu_last": True}),
-        ([ConvUnit(1, 6, 1, after="relu norm")], {"scale": 6, "shift": 12, "statistics": 0, "relu_first": True}),
+        ([conv(1, 6, 1), nn.BatchNorm2d(6)], NORMED),
+        ([ConvUnit(1, 6, 1, after="norm relu")], NORMED | {"relu_last": True}),
+        ([ConvUnit(1, 6, 1, after="norm dropout relu", dropout=0.5)], NORMED | {"relu_last": True, "dropped": 2**15}),
+        ([ConvUnit(1, 6, 1, after="relu norm")], NORMED | {"relu_first": True}),
         (
             [ConvUnit(1, 6, 1, after="relu norm dropout", bias=True, dropout=0.25)],
             {"bias": 6, "scale": 12, "shift": 18, "statistics": 0, "relu_first": True, "dropped": 2**14},
@@ -393,19 +421,45 @@ ABSENT = {"bias", "scale", "shift", "statistics"}
     ],
 )
 def test_what_belongs_to_a_convolution_is_told(layers, there):
-    (unit,), head = describe(nn.Sequential(*layers, nn.AvgPool2d(28), project(6, 10, bias=True), nn.Flatten()))
-    expected = {"kind": 2, "inputs": 1, "outputs": 6, "padding": 0, "side": 28, "weight": 0, "pointwise": 0, "post": 3}
-    expected |= {"relu_first": False, "relu_last": False, "dropped": 0} | dict.fromkeys(ABSENT, -1)
-    assert unit == expected | there
-    assert head[1] == head[0] + 60
+    unit, head = describe(nn.Sequential(*layers, nn.AvgPool2d(28), project(6, 10, bias=True), nn.Flatten()))
+    assert unit == BARE | {"post": 3} | there
+    start = sum(weight.numel() for layer in layers for weight in layer.parameters())
+    classes = {"inputs": 6, "outputs": 10, "side": 1, "weight": start, "pointwise": start, "bias": start + 60}
+    assert head == BARE | classes
+
+
+@pytest.mark.parametrize(
+    ("layers", "last"),
+    [
+        ([project(6, 10), nn.AvgPool2d(12)], {"side": 12, "post": 3}),
+        ([project(6, 10), nn.AdaptiveAvgPool2d(1)], {"side": 12, "post": 3}),
+        ([conv(6, 10, 3, padding=1), nn.AdaptiveAvgPool2d(1)], {"size": 3, "padding": 1, "side": 12, "post": 3}),
+        ([nn.AvgPool2d(2), nn.MaxPool2d(2)], None),
+        ([nn.AvgPool2d(2), conv(6, 6, 3, padding=1), nn.MaxPool2d(2), conv(6, 10, 3)], {"size": 3, "side": 1}),
+        ([conv(6, 6, 3, padding=1), nn.MaxPool2d(2), conv(6, 6, 1), nn.MaxPool2d(2), conv(6, 10, 7)], None),
+        ([conv(6, 6, 3), conv(6, 6, 3), conv(6, 6, 1), conv(6, 10, 7), nn.AvgPool2d(2)], {"size": 7, "side": 2}),
+        ([nn.AvgPool2d(12), conv(6, 10, 3, padding=1)], {"size": 3, "padding": 1, "side": 1}),
+        ([conv(6, 6, 3), conv(6, 6, 1), conv(6, 6, 3), nn.ReLU(), nn.AvgPool2d(8), conv(6, 10, 7)], None),
+        ([conv(6, 6, 7), conv(6, 10, 3), nn.AvgPool2d(2), nn.ReLU()], None),
+        ([conv(6, 6, 7), conv(6, 10, 3), nn.AvgPool2d(2)], None),
+    ],
+)
+def test_whatever_leaves_one_pixel_for_each_class_ends_a_network(layers, last):
+    """`last` is what is told of the last convolution; None where something else is left."""
+    network = nn.Sequential(conv(1, 6, 3, padding=1), nn.MaxPool2d(2), conv(6, 6, 3), *layers, nn.Flatten())
+    if last is None:
+        with pytest.raises(NotImplementedError, match="it does not know"):
+            describe(network)
+    else:
+        assert describe(network)[-1].items() >= (last | {"outputs": 10}).items()
 
 
 def test_published_networks_are_known():
-    recipes = {name: recipe for rung in find_rungs() for name, recipe in rung.recipes.items() if recipe.compiled}
-    assert len(recipes) > 3
-    for recipe in recipes.values():
-        units, _ = describe(recipe.specimen())
-        assert len(units) > 3
+    recipes = [recipe for rung in find_rungs() for recipe in rung.recipes.values()]
+    small = [recipe for recipe in recipes if recipe.compiled or recipe.parameters < 50_000]
+    assert len(small) > 50
+    for recipe in small:
+        assert len(describe(recipe.specimen())) > 3
 
 
 def test_random_numbers_stay_as_they_are():

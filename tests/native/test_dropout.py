@@ -2,6 +2,7 @@
 
 import ctypes
 import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 from torch import nn
 
 from lab.native import trainer as native
-from lab.native.build import load_library
-from lab.native.library import LANES, PACE, Compiled, draw
+from lab.native.batches import draw
+from lab.native.build import CPU, SOURCES
+from lab.native.library import Compiled
+from lab.native.seam import STEP
 from lab.run import progress
+from lab.run.agreement import why_not
 from lab.run.fit import fit
+from lab.search import trials
 from lab.training.data import Digits, load_digits
 from lab.training.loop import begin
 from lab.training.recipe import Recipe
@@ -34,11 +39,39 @@ def digits():
     return Digits("sample", full.sha256, full.train.first(336), full.test.first(96))
 
 
-def words(counters, key):
-    """Philox of 16 counters, uint32 (4, 16)."""
-    counters = np.ascontiguousarray(counters, dtype=np.uint32)
-    load_library().draw_words(counters.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(key))
-    return counters
+GENERATOR = """
+#include "philox.h"
+extern "C" int count_lanes() { return LANES; }
+extern "C" void draw_words(const uint32_t *from, uint64_t key, uint32_t *to) {  // (4, LANES)
+    Bits words[4];
+    for (int w = 0; w < 4; w++)
+        for (int n = 0; n < LANES; n++) words[w][n] = from[w * LANES + n];
+    philox(words, key);
+    for (int w = 0; w < 4; w++)
+        for (int n = 0; n < LANES; n++) to[w * LANES + n] = words[w][n];
+}
+"""
+WIDTHS = {"of this processor": [CPU], "narrow": []}
+
+
+@pytest.fixture(scope="module", params=WIDTHS.values(), ids=WIDTHS)
+def generator(request, tmp_path_factory):
+    """The generator alone, as wide as the processor allows, and as narrow as any."""
+    folder = tmp_path_factory.mktemp("philox")
+    for name, content in (SOURCES | {"words.cpp": GENERATOR}).items():
+        (folder / name).write_text(content, encoding="utf-8")
+    command = ["g++", "-O1", *request.param, "-std=c++17", "-shared", "-fPIC", "words.cpp", "-o", "words.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    library = ctypes.CDLL(str(folder / "words.so"))
+    library.draw_words.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]
+    return library
+
+
+def words(generator, counters, key):
+    """Philox of as many counters as it takes at once, uint32 (4, LANES)."""
+    counters, drawn = np.ascontiguousarray(counters, dtype=np.uint32), np.zeros(counters.shape, dtype=np.uint32)
+    generator.draw_words(counters.ctypes.data, key, drawn.ctypes.data)
+    return drawn
 
 
 def numbers(text):
@@ -46,12 +79,27 @@ def numbers(text):
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
-@pytest.mark.parametrize("lane", range(LANES))
-def test_the_generator_draws_what_its_authors_say(counter, key, expected, lane):
-    first, second = numbers(key)
-    counters = np.arange(4 * LANES).reshape(4, LANES)
-    counters[:, lane] = numbers(counter)
-    assert [*words(counters, second << 32 | first)[:, lane]] == numbers(expected)
+def test_the_generator_draws_what_its_authors_say(counter, key, expected, generator):
+    """In every lane, whatever stands beside it."""
+    (first, second), lanes = numbers(key), generator.count_lanes()
+    assert lanes in (4, 8, 16)
+    for lane in range(lanes):
+        counters = np.arange(4 * lanes).reshape(4, lanes)
+        counters[:, lane] = numbers(counter)
+        assert [*words(generator, counters, second << 32 | first)[:, lane]] == numbers(expected)
+
+
+@pytest.mark.parametrize(
+    ("unit", "image", "channel", "pixel"),
+    [(0, 0, 0, 0), (0, 31, 5, 776), (0, 17, 3, 24), (1, 9, 2, 400), (2, 0, 0, 0), (2, 31, 39, 0)],
+)
+def test_a_counter_is_image_channel_first_of_eight_pixels_and_unit(unit, image, channel, pixel, generator, digits):
+    """Sixteen bits for each activation, the lower half of a word first; those below the rate are dropped."""
+    key = 2**62 + 5
+    counters = np.tile([[image], [channel], [pixel], [unit]], generator.count_lanes())
+    bits = words(generator, counters, key)[:, 0].copy().view(np.uint16)
+    kept = masks_of(digits, key)[unit][image, channel].flatten()[pixel : pixel + 8] > 0
+    assert [*kept] == [*(bits >= round(0.3 * 2**16))[: len(kept)]]
 
 
 class Dropped(nn.Sequential):
@@ -82,10 +130,9 @@ def recipe(**settings):
 def masks_of(digits, key, **arguments):
     """Masks of the three layers in a batch, float32 (32, channels, height, width)."""
     chosen = recipe(arguments=arguments)
-    trainer = Compiled(begin(chosen, 0, torch.device("cpu"), 336), 32)
-    order = torch.arange(32)
-    drawn = draw(trainer.trainee, chosen, digits.train, order)
-    trainer.train(digits.train, order, drawn, np.array([(0, 0, 1, key)], dtype=PACE), chosen)
+    trainee, order = begin(chosen, 0, torch.device("cpu"), 336), torch.arange(32)
+    trainer, drawn = Compiled.of(trainee, 32), draw(trainee, chosen, digits.train, order)
+    trainer.train(digits.train, order, drawn, np.array([(0, 0, 1, key)], dtype=STEP), chosen)
     return trainer.masks(32)
 
 
@@ -140,13 +187,15 @@ def test_what_is_measured_is_not_dropped(digits):
     chosen = recipe()
     trainee = begin(chosen, 0, torch.device("cpu"), 336)
     without = begin(recipe(arguments={"dropouts": [0, 0, 0]}), 0, torch.device("cpu"), 336)
-    trainer = Compiled(trainee, 32)
-    order = torch.arange(32)
+    trainer, order = Compiled.of(trainee, 32), torch.arange(32)
     drawn = draw(trainee, chosen, digits.train, order)
-    trainer.train(digits.train, order, drawn, np.array([(0, 0, 1, 7)], dtype=PACE), chosen)
-    trainer.store(1)
+    trainer.train(digits.train, order, drawn, np.array([(0, 0, 1, 7)], dtype=STEP), chosen)
+    trainer.store(trainee, 1)
     without.network.load_state_dict(trainee.network.state_dict())
-    assert Compiled(trainee, 32).evaluate(digits.test) == Compiled(without, 32).evaluate(digits.test)
+    order = torch.arange(len(digits.test))
+    measured = [Compiled(network, 32).infer(digits.test, order) for network in (trainee.network, without.network)]
+    assert torch.equal(*measured)
+    assert torch.equal(trainer.infer(digits.test, order), measured[0])  # what it trained it measures without dropout
 
 
 def keys_of(chosen, seed, monkeypatch, digits, epochs=2):
@@ -154,7 +203,7 @@ def keys_of(chosen, seed, monkeypatch, digits, epochs=2):
     train = Compiled.train
     with monkeypatch.context() as patch:
         patch.setattr(Compiled, "train", lambda self, *given: [found.extend(given[3]["key"]), train(self, *given)][1])
-        native.train(replace(chosen, epochs=epochs), digits, seed)
+        trials._train(replace(chosen, epochs=epochs), digits, seed)
     return found
 
 
@@ -225,13 +274,13 @@ def test_the_same_dropout_may_stand_in_two_places(digits):
             super().__init__(nn.Conv2d(1, 4, 3), dropout, nn.Conv2d(4, 4, 1), dropout, nn.AvgPool2d(26))
             self.extend([project(4, 10), nn.Flatten()])
 
-    assert native.why_not(Recipe(network=Shared, batch_size=32), digits) is None
+    assert why_not(Recipe(network=Shared, batch_size=32), digits) is None
 
 
 def test_dropout_that_is_put_elsewhere_is_found_out(digits, monkeypatch):
     """Torch's network is shown the masks, so a mask that is not the trainer's does not agree."""
     chosen = recipe(arguments={"dropouts": [0.3, 0.3, 0.3]})
-    assert native.why_not(chosen, digits) is None
+    assert why_not(chosen, digits) is None
     masks = Compiled.masks
     monkeypatch.setattr(Compiled, "masks", lambda self, count: [mask.roll(1, 0) for mask in masks(self, count)])
-    assert "its loss of the first images" in native.why_not(chosen, digits)
+    assert "its loss of the first images" in why_not(chosen, digits)

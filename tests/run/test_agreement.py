@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lab.ladders.rungs import find_rungs
-from lab.native import trainer as native
+from lab.run import agreement
+from lab.run.agreement import why_not
 from lab.run.fit import fit
 from lab.search.candidates import build_recipe
 from lab.search.notation import Notation
@@ -91,9 +92,9 @@ def stretched(layer, maps):
 def test_layers_that_compute_something_else_are_found_out(
     layer, forward, reason, digits, monkeypatch, tmp_path, capsys
 ):
-    assert native.why_not(recipe(), digits) is None
+    assert why_not(recipe(), digits) is None
     monkeypatch.setattr(layer, "forward", forward)
-    assert reason in native.why_not(recipe(), digits)
+    assert reason in why_not(recipe(), digits)
     rows = []
     for compiled in (True, False):
         run = fit(
@@ -110,9 +111,9 @@ def test_layers_that_compute_something_else_are_found_out(
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_other_distortions_are_found_out(interpolation, digits, monkeypatch):
     chosen = recipe(interpolation=interpolation)
-    assert native.why_not(chosen, digits) is None
+    assert why_not(chosen, digits) is None
     monkeypatch.setattr(augment, "affine", lambda images, *arguments, **knobs: images)
-    assert "its loss of the first images" in native.why_not(chosen, digits)
+    assert "its loss of the first images" in why_not(chosen, digits)
 
 
 class ZeroScales(nn.Sequential):
@@ -132,18 +133,23 @@ class NoNumbers(nn.Sequential):
 
 @pytest.mark.parametrize(("network", "reason"), [(ZeroScales, "gradient"), (NoNumbers, "loss of the first .* is nan")])
 def test_weights_that_it_cannot_begin_with_are_found_out(network, reason, digits):
-    assert re.search(reason, native.why_not(replace(recipe(), network=network, arguments={}), digits))
+    assert re.search(reason, why_not(replace(recipe(), network=network, arguments={}), digits))
 
 
-PUBLISHED = {name: recipe for rung in find_rungs() for name, recipe in rung.recipes.items() if recipe.compiled}
+PUBLISHED = {
+    name: recipe
+    for rung in find_rungs()
+    for name, recipe in rung.recipes.items()
+    if recipe.compiled or recipe.parameters < 50_000
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_recipes_agree(name, digits):
     recipe = PUBLISHED[name]
-    recipe = replace(recipe, held_out=16 if recipe.held_out else 0)  # a share of so few images is no whole sixteens
-    for seed in range(3):
-        assert native.why_not(recipe, digits, seed) is None
+    recipe = replace(recipe, held_out=15 if recipe.held_out else 0)  # there are not as many images as it holds out
+    for seed in range(3 if recipe.compiled else 1):
+        assert why_not(recipe, digits, seed) is None
 
 
 @pytest.mark.parametrize(
@@ -166,16 +172,16 @@ def test_published_recipes_agree(name, digits):
 )
 def test_rounding_is_no_disagreement(layers, settings, digits):
     for seed in range(3):
-        assert native.why_not(recipe(layers, **settings), digits, seed) is None
+        assert why_not(recipe(layers, **settings), digits, seed) is None
 
 
 def test_the_look_leaves_no_trace(digits, tmp_path, monkeypatch):
     """Random numbers, weights, losses: everything is as if nobody had looked."""
     state = torch.get_rng_state()
-    native.why_not(recipe(), digits, 3)
+    why_not(recipe(), digits, 3)
     assert torch.equal(torch.get_rng_state(), state)
     runs = [fit(recipe(), digits, rung="t", seed=3, device="cpu", run_dir=tmp_path / "looked")]
-    monkeypatch.setattr(native, "disagreement", lambda *_: None)
+    monkeypatch.setattr(agreement, "disagreement", lambda *_: None)
     runs.append(fit(recipe(), digits, rung="t", seed=3, device="cpu", run_dir=tmp_path / "not"))
     rows = [[{k: v for k, v in row.items() if "seconds" not in k} for row in run.record.epochs] for run in runs]
     assert rows[0] == rows[1]
@@ -194,8 +200,8 @@ def test_it_looks_at_the_weights_of_the_seed(digits):
                 nn.init.ones_(self[1][1].bias)
 
     chosen = replace(recipe(), network=Sometimes, arguments={})
-    assert native.why_not(chosen, digits, 0) is None
-    assert "gradient" in native.why_not(chosen, digits, 1)
+    assert why_not(chosen, digits, 0) is None
+    assert "gradient" in why_not(chosen, digits, 1)
 
 
 @dataclass(frozen=True)
@@ -211,9 +217,9 @@ class Dimmed(RandomAffine):
 
 def test_a_transform_of_ones_own_distorts_the_images_of_both(digits):
     transform = Dimmed(5.0)
-    assert native.why_not(replace(recipe(), augmentation=(transform,)), digits) is None
+    assert why_not(replace(recipe(), augmentation=(transform,)), digits) is None
     assert not transform.batches  # they are left for the run
-    assert not native.why_not(replace(recipe(), augmentation=(transform, ColorJitter(0.5))), digits)
+    assert not why_not(replace(recipe(), augmentation=(transform, ColorJitter(0.5))), digits)
 
 
 @dataclass(frozen=True)
@@ -225,4 +231,4 @@ class Noisy:
 
 
 def test_images_that_come_out_otherwise_each_time_are_found_out(digits):
-    assert "its loss of the first images" in native.why_not(replace(recipe(), augmentation=(Noisy(),)), digits)
+    assert "its loss of the first images" in why_not(replace(recipe(), augmentation=(Noisy(),)), digits)

@@ -1,4 +1,4 @@
-"""Whether a run would begin as with torch: loss, gradient and measurement of its first images."""
+"""Whether the compiled trainer can take a run: it has to begin as with torch, in loss, gradient and measurement."""
 
 import copy
 from dataclasses import replace
@@ -9,12 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from lab.native.batches import draw
-from lab.native.describe import dropped_of, layers_of
+from lab.native.build import CannotCompile, load_library
+from lab.native.describe import describe, dropped_of
 from lab.native.library import Compiled
 from lab.native.seam import STEP
+from lab.tracing.usual import layers_of
 from lab.training.data import Split
 from lab.training.loop import begin, prepare
+from lab.training.recipe import without_held_out
 
+OPTIMIZERS = ("SGD", "Muon")  # that the compiled trainer knows
 IMAGES, FEW = 96, 16  # to compare, at most and at a time
 LOSS = 1e-4  # relative tolerance: rounding makes 1e-7, but a pixel may be read from a place beside its own
 MEASURED = 5e-6  # the same for the loss in eval mode, on undistorted images; new statistics hardly move it
@@ -22,6 +26,30 @@ GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, b
 NOISE = 1e-3  # as a share of the largest of all: where a gradient cancels out, only rounding is left
 
 STILL = np.array([(0, 0, 1, 0)], dtype=STEP)  # a batch that leaves weights unchanged
+
+
+def why_not(recipe, data, seed=0):
+    """Why the compiled trainer cannot train a recipe on some data, in words; None if it can.
+
+    It compiles, if this process has not yet, and compares the beginning of the run with torch's.
+    """
+    train = data.train.first(without_held_out(len(data.train), recipe.held_out))
+    limits = {
+        "it is trained with neither SGD nor Muon": recipe.optimizer not in OPTIMIZERS,
+        "it is not plain float32 cross-entropy": recipe.loss != "cross_entropy" or recipe.precision != "float32",
+    }
+    if found := next((reason for reason, holds in limits.items() if holds), None):
+        return found
+    try:
+        units = describe(recipe.specimen())
+        if (len(train) - 1) % recipe.batch_size == 0 and any(
+            unit["side"] == 1 and unit["scale"] >= 0 for unit in units
+        ):
+            return "the last batch is a single image, and cannot be normalised over single pixels"
+        load_library()
+        return disagreement(recipe, train, seed)
+    except (NotImplementedError, CannotCompile) as error:
+        return str(error)
 
 
 def disagreement(recipe, split, seed):
