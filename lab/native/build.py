@@ -78,9 +78,8 @@ def _load(*command):
 
 
 def _key(command):
-    """Differs where the library may: a compiler's own macros tell its version, its flags and the processor's features.
-
-    A home folder may be shared by unlike machines.
+    """Differs where the library may, since unlike machines may share a home folder: a compiler's own macros tell its
+    version and what its flags make of the processor.
     """
     macros = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], **QUIETLY).stdout
     return hashlib.sha256(json.dumps([command, FLAGS, SOURCES, macros]).encode()).hexdigest()[:20]

@@ -198,7 +198,6 @@ inline void depthwise(View in, const float *weights, bool flipped, View out, int
 
 // A row of the kernel takes the place of an input.
 inline void depthwise_correlate(View in, View grad, int channels, int side, Lanes *sums) {
-    for (int c = 0; c < channels; c++)
-        correlate_tile<1, 3, 3>({in.at(c, 0, 0).first, in.row, in.row}, grad.at(c, 0, 0), side, side, sums + 9 * c, 3,
-                                0);
+    for (int c = 0; c < channels; c++, in = in.at(1, 0, 0), grad = grad.at(1, 0, 0))
+        correlate_tile<1, 3, 3>({in.first, in.row, in.row}, grad, side, side, sums + 9 * c, 3, 0);
 }

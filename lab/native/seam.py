@@ -42,10 +42,8 @@ class Method(ctypes.Structure):
 
 
 class State(ctypes.Structure):
-    _fields_ = [
-        (name, POINTER)
-        for name in ("weights", "velocity", "average_weights", "gradient", "statistics", "average_statistics")
-    ]
+    names = "weights velocity average_weights gradient statistics average_statistics"
+    _fields_ = [(name, POINTER) for name in names.split()]
 
 
 SUMS = [ctypes.POINTER(ctypes.c_double), ctypes.POINTER(COUNT)]  # of losses, of correct answers

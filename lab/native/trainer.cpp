@@ -25,8 +25,7 @@ struct State {
     float *weights, *velocity, *average_weights, *gradient, *statistics, *average_statistics;
 };
 
-// Numbers below 1e-38 become 0 while this lives, as they do on a GPU: they cost a processor up to a hundred cycles
-// each.
+// Numbers below 1e-38 become 0 while this lives, as on a GPU: they cost a processor up to a hundred cycles each.
 struct FlushToZero {
 #if defined(__SSE__)
     unsigned before = _mm_getcsr();

@@ -1,8 +1,6 @@
 """A second trainer, compiled: the same recipes and random numbers, several times faster on a CPU core.
 
-It works on the Trainee of `lab.training.loop`: with the same seed both start from the same weights and see the same
-images in the same order, distorted in the same way. They sum in different orders, so their numbers agree as those of
-two devices do. README.md says how it works; tests compare gradients, steps, averages and whole runs with torch.
+README.md says how it works, and in what it differs; tests compare gradients, steps, averages and whole runs with torch.
 """
 
 import math
