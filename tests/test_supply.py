@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 
 from lab.files import ROOT
 
-OURS = {"lab", "model", "utils", "tests"}
+OURS = {"lab", "model", "utils", "tests", "meter"}
+PEER = ROOT / "lab" / "bench" / "jax_peer.py"
 READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").rglob("*.py")]
 
 
@@ -45,10 +46,11 @@ def imported(paths):
 @pytest.mark.parametrize(
     ("paths", "requirements"),
     [
-        ([path for path in READERS if not {"batch", "bench.py"} & set(path.parts)], "requirements.txt"),
-        ([*READERS, *(ROOT / "tests").rglob("*.py")], "requirements-dev.txt"),
+        ([path for path in READERS if not {"batch", "bench"} & set(path.parts)], "requirements.txt"),
+        ([path for path in [*READERS, *(ROOT / "tests").rglob("*.py")] if path != PEER], "requirements-dev.txt"),
+        ([PEER], "lab/bench/requirements.txt"),
     ],
-    ids=["readers", "batch runs and tests"],
+    ids=["readers", "batch runs and tests", "peers"],
 )
 def test_what_is_imported_is_required(paths, requirements):
     found, required = imported(paths), names_in(ROOT / requirements)

@@ -48,8 +48,7 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
         print(f"{notebook.id}{seed}  started{note}", flush=True)
         outcome = run_one(notebook, run_dir, chosen)
         ended.append(work_of(notebook, chosen))
-        left = time_left(works, ended, jobs, time.monotonic() - began)
-        print(f"{format_outcome(outcome)}  ({left})", flush=True)
+        print(format_outcome(outcome), time_left(works, ended, jobs, time.monotonic() - began), sep="\n", flush=True)
         return outcome
 
     wanted = [

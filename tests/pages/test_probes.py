@@ -10,6 +10,7 @@ from torch import nn
 import model
 import utils
 from lab.pages.probes import remeasure, variance_shift
+from lab.training.loop import infer_with_torch
 
 
 class AfterDropout(nn.Sequential):
@@ -23,7 +24,7 @@ class AfterDropout(nn.Sequential):
 
 def finished(network, digits):
     recipe = utils.Recipe(network=type(network), epochs=1)
-    return SimpleNamespace(network=network.eval(), digits=digits, recipe=recipe)
+    return SimpleNamespace(network=network.eval(), digits=digits, recipe=recipe, infer=infer_with_torch)
 
 
 @pytest.fixture(scope="module")
