@@ -70,7 +70,9 @@ class Compiled:
         require_batches(len(order), drawn, transforms, steps, self.batch_size)
         data, correct, loss = Data.of(split), COUNT(so_far[0]), ctypes.c_double(so_far[1])
         described = (Transform * len(transforms or ()))(*map(_described, transforms or ()))
-        distortion = Distortion(described, -1 if transforms is None else len(transforms), drawn.data_ptr())
+        distortion = Distortion(
+            ctypes.addressof(described), -1 if transforms is None else len(transforms), drawn.data_ptr()
+        )
         method = Method(recipe.weight_decay, recipe.nesterov, recipe.optimizer == "Muon")
         batches = order.data_ptr(), len(order), distortion, steps.ctypes.data, method
         done = self.library.train(self.handle, self.state, data, *batches, ctypes.byref(loss), ctypes.byref(correct))

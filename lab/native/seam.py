@@ -34,7 +34,7 @@ class Transform(ctypes.Structure):
 
 
 class Distortion(ctypes.Structure):
-    _fields_ = [("transforms", ctypes.POINTER(Transform)), ("count", COUNT), ("drawn", POINTER)]
+    _fields_ = [("transforms", POINTER), ("count", COUNT), ("drawn", POINTER)]
 
 
 class Method(ctypes.Structure):
@@ -46,12 +46,11 @@ class State(ctypes.Structure):
     _fields_ = [(name, POINTER) for name in names.split()]
 
 
-SUMS = [ctypes.POINTER(ctypes.c_double), ctypes.POINTER(COUNT)]  # of losses, of correct answers
 FUNCTIONS = {  # what they return, what they take
     "create": (POINTER, [POINTER, ctypes.c_int, ctypes.c_int, COUNT, COUNT]),
     "destroy": (None, [POINTER]),
     "copy_mask": (None, [POINTER, ctypes.c_int, ctypes.c_int, POINTER]),
-    "train": (COUNT, [POINTER, State, Data, POINTER, COUNT, Distortion, POINTER, Method, *SUMS]),
+    "train": (COUNT, [POINTER, State, Data, POINTER, COUNT, Distortion, POINTER, Method, POINTER, POINTER]),
     "infer": (None, [POINTER, State, Data, POINTER, COUNT, POINTER]),
 }
 

@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib.util
 import linecache
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 import model
+from lab.files import ROOT
 from lab.ladders.rungs import find_rungs
 from lab.native.build import Source
 from lab.run.code import recipe_digest
@@ -470,3 +472,15 @@ def test_another_optimiser_makes_no_other_stale(monkeypatch):
     changed = optimizers.Optimizer(lambda recipe, network: None, ("momentum", "nesterov"))
     monkeypatch.setitem(optimizers.OPTIMIZERS, "SGD", changed)
     assert recipe_digest(recipe) != before
+
+
+def test_what_was_imported_before_makes_nothing_stale():
+    """ctypes keeps a pointer type under the module that made it first; no such thing may count."""
+    code = "from lab.ladders.rungs import find_rung; from lab.run.code import recipe_digest as digest; "
+    code += "print(digest(find_rung('a08').recipe))"
+    prints = [
+        subprocess.run([sys.executable, "-c", before + code], cwd=ROOT, capture_output=True, encoding="utf-8").stdout
+        for before in ("", "import ctypes.wintypes, ctypes.util, torchvision.transforms; ")
+    ]
+    assert len(prints[0].strip()) == 64
+    assert prints[0] == prints[1]

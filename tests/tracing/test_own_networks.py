@@ -14,6 +14,7 @@ import utils
 from lab.ladders.rungs import find_rungs
 from lab.pages.probes import remeasure, variance_shift
 from lab.tracing.receptive_field import acting_table
+from lab.training.loop import infer_with_torch
 from lab.training.muon import Muon
 
 
@@ -275,7 +276,8 @@ def finished(network):
     digits = utils.load_digits("sample", train_limit=1000)
     for images in utils.prepare(digits.train.images, ()).split(500):
         network.train()(images)
-    return SimpleNamespace(network=network.eval(), digits=digits, recipe=utils.Recipe(network=type(network)))
+    recipe = utils.Recipe(network=type(network))
+    return SimpleNamespace(network=network.eval(), digits=digits, recipe=recipe, infer=infer_with_torch)
 
 
 @pytest.mark.parametrize(("network", "names"), [(HeadFirst, ["norm"]), (ActsTwice, ["norm"] * 2), (Dense, ["norm"])])
