@@ -1,7 +1,5 @@
 // The images of a batch, distorted as lab.training.augment does it, with parameters that Python has drawn.
 #pragma once
-#include <cstring>
-
 #include "network.h"
 
 enum Change { AFFINE = 0, JITTER = 1 };
