@@ -32,11 +32,12 @@ def _words(seconds):
 
 
 def work_of(notebook, parameters):
-    """Multiply-accumulates of its training, per image; a small number where nothing is trained."""
+    """Multiply-accumulates of its training, ablations included, per image; a small number where nothing is trained."""
     try:
-        recipe = notebook.recipe if isinstance(notebook, Rung) else None
-        epochs = parameters.get("epochs", recipe.epochs) if recipe else 0
-        return 1e5 + (epochs * multiply_accumulates(recipe.specimen()) if recipe else 0)
+        recipes = notebook.recipes.values() if isinstance(notebook, Rung) else ()
+        epochs = [parameters.get("epochs", recipe.epochs) for recipe in recipes]
+        products = [multiply_accumulates(recipe.specimen()) for recipe in recipes]
+        return 1e5 + sum(one * other for one, other in zip(epochs, products, strict=True))
     except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
         return 1e5
 
@@ -46,11 +47,13 @@ def time_left_in(folder, jobs):
     path = folder / "plan.json"
     plan, began = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
     work = {rung.id: work_of(rung, {}) for rung in find_rungs([name for name, _ in plan["missing"]])}
-    ended = []
+    works, ended = [], []
     for rung, seed in plan["missing"]:
         described = plan["rungs"][rung]
         record = folder / described["key"] / described["folder"] / f"seed{seed}.json"
-        if record.exists() and record.stat().st_mtime >= began:
+        written = record.stat().st_mtime if record.exists() else None
+        if written is None or written >= began:  # what an earlier call has done is not run again
+            works.append(work[rung])
+        if written is not None and written >= began:
             ended.append(work[rung])
-    works = [work[rung] for rung, _ in plan["missing"]]
     return time_left(works, ended, jobs, time.time() - began) if ended else f"none of {len(works)} done yet"

@@ -16,8 +16,10 @@ from lab.pages.probes import multiply_accumulates
 from lab.training.data import load_digits
 
 ROUNDS = 3
+ONE = "one"
 WORKERS = (0, 1, 2, 4)  # of the originals' DataLoader; the fastest number competes
 SIDE_BY_SIDE = {  # what runs on one thread each, as many as there are cores, but no more than two
+    "originals": "the originals' loop, a run on each core",
     "with_torch": "our loop with torch",
     "torch_compile": "our loop with torch.compile",
     "jax": "JAX, jitted",
@@ -41,21 +43,22 @@ def bench(peers=None):
         commands = {name: [sys.executable, "-m", "lab.bench.contestants", name] for name in names}
         if peers:
             commands["jax"] = [peers, str(Path(__file__).with_name("jax_peer.py")), str(digits)]
-        original = [sys.executable, "-m", "lab.bench.contestants", "originals"]
+        original = commands["originals"]
+        commands["originals"] = [*original, "0"]
         workers = max(WORKERS, key=lambda count: _together([[*original, str(count)]], threads=cores))
-        rates = {name: [] for name in ("originals", *names)}
+        rates = {name: [] for name in (ONE, *names)}
         for _ in range(ROUNDS):
-            rates["originals"].append(_together([[*original, str(workers)]], threads=cores))
+            rates[ONE].append(_together([[*original, str(workers)]], threads=cores))
             for name, command in commands.items():
                 copies = [[*command, str(core)] if name == "jax" else command for core in range(cores)]
                 rates[name].append(_together(copies, threads=1))
     rates["arithmetic"] = [rate / work_per_image() for rate in rates["arithmetic"]]
-    labels = {"originals": f"the originals' loop, {workers} workers, one run"} | SIDE_BY_SIDE
+    labels = {ONE: f"the originals' loop, {workers} workers, one run on all cores"} | SIDE_BY_SIDE
     print("\n".join(table({labels[name]: values for name, values in rates.items()})))
 
 
 def work_per_image():
-    """Multiply-accumulates that training on an image takes: forward, and twice as many back."""
+    """Multiply-accumulates that training on an image takes, convolved directly: forward, and twice as many back."""
     return 3 * multiply_accumulates(RECIPE.specimen())
 
 

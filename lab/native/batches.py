@@ -24,8 +24,8 @@ def draw(trainee, recipe, split, order):
         (N, 1, 28, 28), as torch has distorted them.
     """
     transforms, drawn = known_transforms(recipe), []
-    for batch in order.split(recipe.batch_size):
-        with trainee.augmentation:
+    with trainee.augmentation:
+        for batch in order.split(recipe.batch_size):
             if transforms is None:
                 drawn.append(distort(split.images[batch], recipe.augmentation) * 255)
             else:
@@ -50,6 +50,7 @@ def plan_steps(trainee, recipe, batches):
     Rates and momenta are the schedule's own. `take` is the share of the new weights that enters the average after each
     batch, 1 where none is kept. Dropout, if there is any, draws from keys made of torch's random numbers.
     """
+    trainee.optimizer.zero_grad()
     (group, *_), steps = trainee.optimizer.param_groups, np.zeros(batches, dtype=STEP)
     before = int(trainee.average.n_averaged) if recipe.average else 0
     for count, step in enumerate(steps, start=before):

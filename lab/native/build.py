@@ -43,10 +43,14 @@ class CannotCompile(RuntimeError):
 
 
 def load_library():
-    """The compiled trainer; a few seconds of compiling, once on a machine.
+    """The compiled trainer; a few seconds of compiling, once on a machine. Raises: CannotCompile."""
+    return _load(*find_compiler())
 
-    The compiler is g++, or clang++ where there is none, unless CXX names another, with arguments if it needs any.
-    Raises: CannotCompile.
+
+def find_compiler():
+    """The command: g++, or clang++ where there is none, unless CXX names another, with arguments if it needs any.
+
+    Raises: CannotCompile if it is not there.
     """
     chosen = os.environ.get("CXX", "")
     try:
@@ -55,34 +59,41 @@ def load_library():
         raise CannotCompile(f"CXX={chosen!r} names no compiler: {error}") from error
     if shutil.which(command[0]) is None:
         raise CannotCompile("there is no C++ compiler")
-    return _load(*command)
+    return command
 
 
 @functools.cache
 def _load(*command):
     """The library that this command makes of the sources: from the user's cache, or compiled and put there."""
     try:
-        place = platformdirs.user_cache_path("mnist-ladders") / f"trainer-{_key(command)}.so"
-        if _is_whole(place):
-            with contextlib.suppress(OSError):
+        place = _place(command)
+        if place and _is_whole(place):
+            with contextlib.suppress(OSError, AttributeError):
                 return declare(ctypes.CDLL(str(place)))
         with tempfile.TemporaryDirectory() as folder:
             built = _compile(command, Path(folder))
             library = declare(ctypes.CDLL(str(built)))
             with contextlib.suppress(OSError):  # nowhere to keep it: the next process compiles again
                 content = built.read_bytes()
-                write_atomically(place, content + hashlib.sha256(content).digest())
+                if place:
+                    write_atomically(place, content + hashlib.sha256(content).digest())
             return library
     except (OSError, AttributeError) as error:  # AttributeError: some other library
         raise CannotCompile(f"compiling it with {' '.join(command)} failed: {error}") from error
 
 
-def _key(command):
-    """Differs where the library may, since unlike machines may share a home folder: a compiler's own macros tell its
-    version and what its flags make of the processor.
+def _place(command):
+    """Where the library is kept; None where it cannot be known, or where there is no home.
+
+    The name differs where the library may, since unlike machines may share a home folder: a compiler's own macros tell
+    its version and what its flags make of the processor.
     """
-    macros = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], **QUIETLY).stdout
-    return hashlib.sha256(json.dumps([command, FLAGS, SOURCES, macros]).encode()).hexdigest()[:20]
+    asked = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], **QUIETLY)
+    key = hashlib.sha256(json.dumps([command, FLAGS, SOURCES, asked.stdout]).encode()).hexdigest()[:20]
+    try:
+        return platformdirs.user_cache_path("mnist-ladders") / f"trainer-{key}.so" if not asked.returncode else None
+    except RuntimeError:
+        return None
 
 
 def _is_whole(place):

@@ -63,9 +63,10 @@ struct Picture {
             int place[SIDE];
             for (int x = 0; x < SIDE; x++) {
                 const float from_left = x - half - right;
-                px[x] = std::min(std::max(a * from_left + b * from_top + half, -1.0f), (float)SIDE) + 1;
-                py[x] = std::min(std::max(-sine * from_left + cosine * from_top + half, -1.0f), (float)SIDE) + 1;
+                px[x] = std::min(std::max(a * from_left + b * from_top + half, -1.0f), (float)SIDE);
+                py[x] = std::min(std::max(-sine * from_left + cosine * from_top + half, -1.0f), (float)SIDE);
                 if (!bilinear) px[x] = std::nearbyint(px[x]), py[x] = std::nearbyint(py[x]);
+                px[x] += 1, py[x] += 1;
                 place[x] = (int)py[x] * FRAME + (int)px[x];
             }
             float *row = levels + y * SIDE;

@@ -39,6 +39,8 @@ class Compiled:
         units = np.array([list(unit.values()) for unit in self.units], dtype=np.int64)
         sizes = len(self.arrays["weights"]), len(self.arrays["statistics"])
         self.handle = self.library.create(units.ctypes.data, len(units), batch_size, *sizes)
+        if self.handle is None:
+            raise MemoryError(f"compiled trainer: there is no memory for batches of {batch_size:,} images")
 
     @classmethod
     def of(cls, trainee, batch_size):

@@ -3,7 +3,7 @@
 #include "unit.h"
 
 constexpr int CLASSES = 10, SIDE = 28;
-constexpr float STATISTICS_MOMENTUM = 0.1f;
+constexpr float STATISTICS_MOMENTUM = 0.1f, PLAIN = 64;  // PLAIN: how large a mean's square may be beside the variance
 
 struct Network {
     Maps input, grad_logits;
@@ -42,12 +42,23 @@ struct Network {
         return i + 1 < units.size() ? units[i + 1].grad_in(group) : grad_logits.of(group);
     }
 
+    // Sum of the squared distances of a channel from its mean: where the mean is large, plain sums of squares cancel.
+    float around(Unit &u, int c, float mean, int images) {
+        Lanes sum = {};
+        for (int g = 0; g < groups_of(images); g++)
+            for (int p = 0; p < u.count(); p++) {
+                const Lanes far = (u.raw.of(g).at(c, 0, p)(0, 0) - mean) * present(images, g);
+                sum += far * far;
+            }
+        return sum_of(sum);
+    }
+
     // Statistics of a batch, which move the stored ones.
     void normalise_with_batch(Unit &u, const float *parameters, float *stored, int images) {
         float n = (float)images * u.count();
         for (int c = 0; c < u.outputs; c++) {
             float mean = sum_of(u.sums[2 * c]) / n, variance = sum_of(u.sums[2 * c + 1]) / n - mean * mean;
-            variance = variance < 0 ? 0 : variance;  // NaN stays NaN
+            if (mean * mean > PLAIN * variance) variance = around(u, c, mean, images) / n;
             u.set(c, parameters, mean, variance);
             stored[c] += STATISTICS_MOMENTUM * (mean - stored[c]);
             stored[u.outputs + c] += STATISTICS_MOMENTUM * (variance * n / (n - 1) - stored[u.outputs + c]);
@@ -103,7 +114,7 @@ struct Network {
     void backward(const float *parameters, int images, float *gradient) {
         for (size_t i = units.size(); i-- > 0;) {
             Unit &u = units[i];
-            u.backward_norm(parameters, images, gradient);
+            u.backward_norm(images, gradient);
             for (int k = 0; k < groups_of(images); k++) {
                 const int g = turn(i + 1, k, images);
                 const Lanes here = present(images, g);

@@ -1,4 +1,5 @@
 // Training and measuring small networks. The Python side is library.py.
+#include <memory>
 #include <set>
 
 #include "images.h"
@@ -66,12 +67,14 @@ struct Trainer : Network {
 
 extern "C" {
 
-Trainer *create(const Description *units, int count, int batch, int64_t count_weights, int64_t count_statistics) {
-    auto *t = new Trainer;
+Trainer *create(const Description *units, int count, int batch, int64_t count_weights, int64_t count_statistics) try {
+    auto t = std::make_unique<Trainer>();
     t->batch = batch, t->count_weights = count_weights, t->count_statistics = count_statistics;
     t->steps.resize(count_weights), t->labels.resize(batch);
     t->allocate(units, count, count_weights, Network::groups_of(batch));
-    return t;
+    return t.release();
+} catch (const std::bad_alloc &) {
+    return nullptr;
 }
 
 void destroy(Trainer *t) { delete t; }

@@ -10,7 +10,7 @@ import torch
 
 from lab.native.batches import draw, plan_steps
 from lab.native.library import Compiled
-from lab.training.loop import EpochStats, Trainer, TrainingDiverged, words_of_divergence
+from lab.training.loop import EpochStats, Trainer, TrainingDiverged, infer_with_torch, words_of_divergence
 
 STRETCH = 16  # batches whose distorted images are held at a time
 
@@ -39,8 +39,13 @@ def train_epoch_compiled(trainee, recipe, split, *, advance=None):
 
 
 def infer_compiled(network, split, recipe, *, batch_size=64):
-    """What `lab.training.loop.infer_with_torch` does, all images at once."""
-    yield Compiled(network, batch_size).infer(split, torch.arange(len(split))), split.labels
+    """What `lab.training.loop.infer_with_torch` does, all images at once, or leave it to that where there are hooks."""
+    try:
+        compiled = Compiled(network, batch_size)
+    except NotImplementedError:
+        yield from infer_with_torch(network, split, recipe, batch_size=batch_size)
+    else:
+        yield compiled.infer(split, torch.arange(len(split))), split.labels
 
 
 COMPILED = Trainer(train_epoch_compiled, infer_compiled)

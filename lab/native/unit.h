@@ -10,16 +10,12 @@
 
 constexpr float EPSILON = 1e-5f;
 
-struct alignas(64) Block {
-    float values[LANES];
-};
-
 // Feature maps, (groups, channels, side, side, LANES), with a border that stays zero.
 struct Maps {
     int side = 0, border = 0;
     int plane = 0, row = 0;
     long group = 0;  // distances between neighbours, in floats
-    std::vector<Block> data;
+    std::vector<Lanes> data;
 
     // `room` is what a group takes at least.
     void allocate(int groups, int channels, int side_, int border_, long room = 0) {
@@ -27,9 +23,11 @@ struct Maps {
         row = (side + 2 * border) * LANES;
         plane = (side + 2 * border) * row;
         group = std::max((long)channels * plane, room);
-        data.assign(groups * group / LANES, Block{});
+        data.assign(groups * group / LANES, Lanes{});
     }
-    View of(int number = 0) { return {data[0].values + number * group + border * (row + LANES), plane, row}; }
+    View of(int number = 0) {
+        return {reinterpret_cast<float *>(data.data()) + number * group + border * (row + LANES), plane, row};
+    }
 };
 
 enum Post { NONE = 0, MAX = 1, AVERAGE = 2, GLOBAL = 3 };
@@ -74,7 +72,7 @@ struct Unit : Description {
     bool dropping = false;
     float survival = 1;  // factor of the activations that are kept
     int window = 1;      // of the pooling, pixels each way
-    std::vector<float> slope, offset, mean, by_raw, constant, zeros, packed, packed_back;
+    std::vector<float> slope, offset, mean, inverse, by_raw, constant, zeros, packed, packed_back;
 
     // It reads maps of `side_in_` pixels each way; the next unit needs a border of `padding_after` around its own.
     void allocate(const Description &description, int groups, int side_in_, int padding_after) {
@@ -91,7 +89,7 @@ struct Unit : Description {
         survival = 65536.0f / (65536 - dropped);
         sums.resize(2 * outputs), grad_sums.resize(2 * outputs);
         slope.assign(outputs, 1);
-        for (auto *values : {&offset, &mean, &by_raw, &constant, &zeros}) values->assign(outputs, 0);
+        for (auto *values : {&offset, &mean, &inverse, &by_raw, &constant, &zeros}) values->assign(outputs, 0);
         packed.resize(inputs * outputs * size * size);
         packed_back.resize(packed.size());
     }
@@ -134,8 +132,9 @@ struct Unit : Description {
 
     // slope * raw + offset is the normalised map; without normalisation it is the raw one.
     void set(int c, const float *parameters, float average, float variance) {
-        mean[c] = average;
-        slope[c] = parameters[scale + c] / std::sqrt(variance + EPSILON);
+        const float factor = parameters[scale + c], deviation = std::sqrt(variance + EPSILON);
+        mean[c] = average, slope[c] = factor / deviation;
+        inverse[c] = factor == 0 ? 1 / deviation : slope[c] / factor;
         offset[c] = parameters[shift + c] - slope[c] * average;
     }
 
@@ -268,14 +267,13 @@ struct Unit : Description {
     }
 
     // The gradient of normalisation's scale and shift, and what it passes on: d * slope + raw * by_raw + constant.
-    void backward_norm(const float *parameters, int images, float *gradient) {
+    void backward_norm(int images, float *gradient) {
         float n = (float)images * count();
         for (int c = 0; c < outputs && normalised(); c++) {
-            float factor = parameters[scale + c], total = sum_of(grad_sums[2 * c]);
-            float inverse = factor == 0 ? 0 : slope[c] / factor;
-            float along = inverse * (sum_of(grad_sums[2 * c + 1]) - mean[c] * total);
+            float total = sum_of(grad_sums[2 * c]);
+            float along = inverse[c] * (sum_of(grad_sums[2 * c + 1]) - mean[c] * total);
             gradient[scale + c] += along, gradient[shift + c] += total;
-            by_raw[c] = -slope[c] * inverse * along / n;
+            by_raw[c] = -slope[c] * inverse[c] * along / n;
             constant[c] = -slope[c] * total / n - by_raw[c] * mean[c];
         }
     }

@@ -48,7 +48,7 @@ def why_not(recipe, data, seed=0):
             return "the last batch is a single image, and cannot be normalised over single pixels"
         load_library()
         return disagreement(recipe, train, seed)
-    except (NotImplementedError, CannotCompile) as error:
+    except (NotImplementedError, CannotCompile, ValueError) as error:
         return str(error)
 
 
