@@ -18,8 +18,6 @@ import platformdirs
 from lab.files import write_atomically
 from lab.native.seam import declare
 
-FOLDER = Path(__file__).parent
-
 
 class Source(str):
     """The text of a C++ file."""
@@ -30,7 +28,7 @@ QUIETLY = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "e
 # read once, so that what is compiled is what lab.run.digest finds here, whatever happens to the files meanwhile
 SOURCES = {
     path.name: Source(path.read_text(encoding="utf-8"))
-    for path in sorted(FOLDER.iterdir())
+    for path in sorted(Path(__file__).parent.iterdir())
     if path.suffix in (".h", ".cpp")
 }
 CPU = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
@@ -98,10 +96,9 @@ def _place(command):
 
 def _is_whole(place):
     """Whether a kept library is there and ends with the digest of all before."""
-    try:
+    content = b""
+    with contextlib.suppress(OSError):
         content = place.read_bytes()
-    except OSError:
-        return False
     return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 

@@ -36,7 +36,6 @@ void in_parts(int count, int most, Body body) {
     }
 }
 
-// ------------------------------------------------------------------------------------------- KxK, all channels
 // CT output channels times XT neighbouring pixels stay in registers while all inputs go by. Loops over inputs and
 // kernel are written as one: compilers that unroll an inner one run out of registers.
 
@@ -53,31 +52,26 @@ void convolve_tile(View in, int inputs, const float *weights, View out, const Fi
     Lanes total[CT][XT] = {};
     const float *end = weights + inputs * K * K * CT, *from = in.first;
     for (int kx = 0, ky = 0; weights != end; weights += CT) {
-#pragma GCC unroll 8
-        for (int c = 0; c < CT; c++)
-#pragma GCC unroll 8
-            for (int x = 0; x < XT; x++) total[c][x] += lanes(from + x * LANES) * weights[c];
+        EACH (c, CT)
+            EACH (x, XT) total[c][x] += lanes(from + x * LANES) * weights[c];
         from += LANES;
         if (++kx == K) {
             kx = 0, from += in.row - K * LANES;
             if (++ky == K) ky = 0, from += in.plane - K * in.row;
         }
     }
-#pragma GCC unroll 8
-    for (int c = 0; c < CT && finish; c++) {
-        const Lanes added = finish->bias[channel + c] * finish->present;
-        Lanes sum = {}, squares = {};
-#pragma GCC unroll 8
-        for (int x = 0; x < XT; x++) {
-            total[c][x] = larger(finish->floor, total[c][x] + added);
-            sum += total[c][x], squares += total[c][x] * total[c][x];
+    if (finish)
+        EACH (c, CT) {
+            const Lanes added = finish->bias[channel + c] * finish->present;
+            Lanes sum = {}, squares = {};
+            EACH (x, XT) {
+                total[c][x] = larger(finish->floor, total[c][x] + added);
+                sum += total[c][x], squares += total[c][x] * total[c][x];
+            }
+            finish->sums[2 * (channel + c)] += sum, finish->sums[2 * (channel + c) + 1] += squares;
         }
-        finish->sums[2 * (channel + c)] += sum, finish->sums[2 * (channel + c) + 1] += squares;
-    }
-#pragma GCC unroll 8
-    for (int c = 0; c < CT; c++)
-#pragma GCC unroll 8
-        for (int x = 0; x < XT; x++) out(c, x) = total[c][x];
+    EACH (c, CT)
+        EACH (x, XT) out(c, x) = total[c][x];
 }
 
 using ConvolveTile = void (*)(View, int, const float *, View, const Finish *, int);
@@ -119,20 +113,14 @@ template <int CT, int IT, int KT>
 void correlate_tile(View in, View grad, int rows, int width, Lanes *sums, int area, long skip) {
     Lanes total[IT][CT][KT] = {};
     for (int x = 0, y = 0; y < rows; in.first += LANES, grad.first += LANES) {
-#pragma GCC unroll 8
-        for (int c = 0; c < CT; c++)
-#pragma GCC unroll 4
-            for (int i = 0; i < IT; i++)
-#pragma GCC unroll 3
-                for (int k = 0; k < KT; k++) total[i][c][k] += grad(c, 0) * in(i, k);
+        EACH (c, CT)
+            EACH (i, IT)
+                EACH (k, KT) total[i][c][k] += grad(c, 0) * in(i, k);
         if (++x == width) x = 0, y++, in.first += in.row - width * LANES, grad.first += grad.row - width * LANES;
     }
-#pragma GCC unroll 8
-    for (int c = 0; c < CT; c++)
-#pragma GCC unroll 4
-        for (int i = 0; i < IT; i++)
-#pragma GCC unroll 3
-            for (int k = 0; k < KT; k++) sums[c * skip + i * area + k] += total[i][c][k];
+    EACH (c, CT)
+        EACH (i, IT)
+            EACH (k, KT) sums[c * skip + i * area + k] += total[i][c][k];
 }
 
 template <int IT, int KT, int... I>
@@ -163,19 +151,14 @@ inline void correlate(View in, int inputs, int k, View grad, int outputs, int si
         });
 }
 
-// --------------------------------------------------------------------------------------------- 3x3, each channel
-
+// 3x3 on every channel by itself.
 template <int XT>
 void depthwise_tile(View in, const float *weights, View out) {
     Lanes total[XT] = {};
-#pragma GCC unroll 3
-    for (int ky = 0; ky < 3; ky++)
-#pragma GCC unroll 3
-        for (int kx = 0; kx < 3; kx++)
-#pragma GCC unroll 8
-            for (int x = 0; x < XT; x++) total[x] += in.at(0, ky, x + kx)(0, 0) * weights[ky * 3 + kx];
-#pragma GCC unroll 8
-    for (int x = 0; x < XT; x++) out(0, x) = total[x];
+    EACH (ky, 3)
+        EACH (kx, 3)
+            EACH (x, XT) total[x] += in.at(0, ky, x + kx)(0, 0) * weights[ky * 3 + kx];
+    EACH (x, XT) out(0, x) = total[x];
 }
 
 template <int... I>

@@ -13,6 +13,8 @@ constexpr int LANES = 8;
 #else
 constexpr int LANES = 4;
 #endif
+// A short loop of known length, unrolled.
+#define EACH(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < count; i++)
 using Lanes = float __attribute__((vector_size(4 * LANES)));
 using Bits = uint32_t __attribute__((vector_size(4 * LANES)));
 

@@ -108,11 +108,8 @@ class Compiled:
         _fill(network.parameters(), self.arrays["weights"])
         _fill(_statistics(network), self.arrays["statistics"])
         if optimizer.param_groups[0]["momentum"]:  # without it torch.optim.SGD keeps no velocity
-            for weight in network.parameters():
-                optimizer.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-            _fill(
-                (optimizer.state[weight]["momentum_buffer"] for weight in network.parameters()), self.arrays["velocity"]
-            )
+            states = [(optimizer.state[weight], torch.zeros_like(weight)) for weight in network.parameters()]
+            _fill([state.setdefault("momentum_buffer", zero) for state, zero in states], self.arrays["velocity"])
         if average:
             _fill(average.module.parameters(), self.arrays["average_weights"])
             _fill(_statistics(average.module), self.arrays["average_statistics"])

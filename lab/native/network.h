@@ -38,18 +38,14 @@ struct Network {
     }
 
     // The gradient of what unit i gives to the next one.
-    View grad_of(size_t i, int group) {
-        return i + 1 < units.size() ? units[i + 1].grad_in(group) : grad_logits.of(group);
-    }
+    View grad_of(size_t i, int g) { return i + 1 < units.size() ? units[i + 1].grad_in(g) : grad_logits.of(g); }
 
     // Sum of the squared distances of a channel from its mean: where the mean is large, plain sums of squares cancel.
     float around(Unit &u, int c, float mean, int images) {
-        Lanes sum = {};
+        Lanes sum = {}, far;
         for (int g = 0; g < groups_of(images); g++)
-            for (int p = 0; p < u.count(); p++) {
-                const Lanes far = (u.raw.of(g).at(c, 0, p)(0, 0) - mean) * present(images, g);
-                sum += far * far;
-            }
+            for (int p = 0; p < u.count(); p++)
+                far = (u.raw.of(g).at(c, 0, p)(0, 0) - mean) * present(images, g), sum += far * far;
         return sum_of(sum);
     }
 
@@ -85,9 +81,7 @@ struct Network {
     }
 
     // The logits of a group after `forward`, CLASSES of Lanes.
-    const Lanes *classify(int group, int images) {
-        return &lanes(input_of(units.size(), group, present(images, group)).first);
-    }
+    const Lanes *classify(int g, int images) { return &lanes(input_of(units.size(), g, present(images, g)).first); }
 
     // Adds up losses and correct answers of a batch after `forward`; begins the backward pass.
     void judge(const int64_t *labels, int images, double *loss, int64_t *correct) {

@@ -23,8 +23,7 @@ inline void philox(Bits (&words)[4], uint64_t key) {
     for (int w = 0; w < 4; w++) halves[0][w] = (Wide)words[w], halves[1][w] = (Wide)words[w] >> 32;
     for (auto &v : halves) {
         uint32_t first = (uint32_t)key, second = (uint32_t)(key >> 32);
-#pragma GCC unroll 10
-        for (int round = 0; round < 10; round++) {
+        EACH (round, 10) {
             Wide a = times(v[0], 0xD2511F53), b = times(v[2], 0xCD9E8D57);
             v[0] = (b >> 32) ^ v[1] ^ first, v[1] = b;
             v[2] = (a >> 32) ^ v[3] ^ second, v[3] = a;

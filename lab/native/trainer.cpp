@@ -15,7 +15,6 @@ struct Step {
     uint64_t key;
 };
 
-// Of every step.
 struct Method {
     float decay;
     int32_t nesterov, muon;

@@ -104,8 +104,7 @@ struct Unit : Description {
     int counted() const { return (count() + 7) / 8 * 8; }  // with room for whole draws
     bool normalised() const { return scale >= 0; }
 
-    // Offset of the weights that mix all channels.
-    int64_t mixing() const { return separable ? pointwise : weight; }
+    int64_t mixing() const { return separable ? pointwise : weight; }  // offset of the weights that mix channels
 
     void prepare(const float *parameters) {
         pack(parameters + mixing(), outputs, inputs, size, false, packed.data());
@@ -146,8 +145,7 @@ struct Unit : Description {
             for (uint32_t pixel = 0; pixel < (uint32_t)count(); pixel += 8) {
                 Bits words[4] = {image, Bits{} + c, Bits{} + pixel, Bits{} + number};
                 philox(words, key);
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; i++)
+                EACH (i, 8)
                     kept_of(group, c)[pixel + i] =
                         at_least(i % 2 ? words[i / 2] : words[i / 2] << 16, (uint32_t)dropped << 16);
             }

@@ -25,7 +25,7 @@ MEASURED = 5e-6  # the same for the loss in eval mode, on undistorted images; ne
 GRADIENT = 1e-2  # as a share of the largest in a tensor: rounding makes 1e-5, but see below
 NOISE = 1e-3  # as a share of the largest of all: where a gradient cancels out, only rounding is left
 
-STILL = np.array([(0, 0, 1, 0)], dtype=STEP)  # a batch that leaves weights unchanged
+STILL = np.array([(0, 0, 1, 0)], dtype=STEP)  # a batch that leaves weights as they are
 
 
 def why_not(recipe, data, seed=0):

@@ -19,13 +19,13 @@ from lab.search import trials
 from lab.search.candidates import build_recipe
 from lab.search.notation import Notation
 from lab.training import loop as training
-from lab.training.augment import affine
+from lab.training.augment import RandomAffine, affine
 from lab.training.averaging import average_decay
 from lab.training.data import Digits, Split, load_digits, normalise
 from lab.training.loop import Trainer, begin, evaluate, run_epoch
 from lab.training.recipe import Recipe
 from lab.training.schedules import OneCycleLR
-from model import FirstSkeleton, PooledSkeleton
+from model import FirstSkeleton, PooledSkeleton, project
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 NETWORKS = [
@@ -263,7 +263,7 @@ DIVERGED = re.compile(r"(\w+) became (\w+) (in batch (\d+)|after the last batch)
 @needs_compiler
 @pytest.mark.parametrize(
     ("network", "rate", "what"),
-    [("c4 M c4 G", 1e18, "loss"), ("c4 c4 M s6 c8 G", 1e18, "loss"), ("c4 M c4 G", 1e8, "test_loss")]
+    [("c4 M c4 G", 1e18, "loss"), ("c4 c4 M s6 c8 G", 1e18, "loss"), ("c4 M c4 G", 1e6, "test_loss")]
     + [(network, rate, "loss") for network in (FirstSkeleton, PooledSkeleton) for rate in (1e18, 1e8, 1e7)],
 )
 def test_divergence_is_told_of_in_the_same_words(network, rate, what, digits):
@@ -384,3 +384,55 @@ def test_a_network_that_it_does_not_know_is_trained_by_torch(network, reason, di
 def test_without_a_compiler_it_says_so(digits, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert why_not(recipe("c4 G"), digits) == "there is no C++ compiler"
+
+
+class Lifted(nn.Sequential):
+    """Every pixel that is normalised lies far above zero."""
+
+    def __init__(self, bias, scale=1.0):
+        super().__init__(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(26), project(4, 10), nn.Flatten()
+        )
+        nn.init.constant_(self[0].bias, bias)
+        nn.init.constant_(self[2].weight, scale)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("bias", "scale"), [(10.0, 1.0), (300.0, 1.0), (0.1, 0.0), (300.0, 0.0)])
+def test_a_mean_far_from_zero_and_a_scale_of_zero_cost_no_exactness(bias, scale, digits):
+    """torch in double precision is the oracle; plain sums of squares would be wrong by a factor of two at 300."""
+    chosen = Recipe(network=Lifted, arguments={"bias": bias, "scale": scale}, batch_size=32)
+    trainee = begin(chosen, 0, torch.device("cpu"), 336)
+    expected = begin(chosen, 0, torch.device("cpu"), 336).network.double().train()
+    images, trainer = digits.train.first(32), Compiled.of(trainee, 32)
+    trainer.train(images, torch.arange(32), torch.empty(32, 0, 5), np.array([(0, 0, 1, 0)], dtype=STEP), chosen)
+    F.cross_entropy(expected(normalise(images.images.double() / 255)), images.labels).backward()
+    np.testing.assert_allclose(trainer.arrays["statistics"][4:], expected[2].running_var, rtol=1e-4)
+    start = 4 * 9 + 4  # scale and shift follow the convolution's weights and biases
+    gradient = np.concatenate([expected[2].weight.grad, expected[2].bias.grad])
+    np.testing.assert_allclose(trainer.arrays["gradient"][start : start + 8], gradient, atol=2e-3 * abs(gradient).max())
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1.0, 2.0])
+def test_a_pixel_half_way_between_two_is_the_one_that_torch_takes(scale, digits):
+    chosen = Recipe(network=Lifted, arguments={"bias": 0.0}, augmentation=(RandomAffine(0, scale=(scale, scale)),))
+    assert why_not(chosen, digits) is None
+
+
+@needs_compiler
+def test_a_network_with_a_hook_is_measured_by_torch(digits):
+    chosen, seen = recipe("c4 M c4 G"), []
+    network = begin(chosen, 0, torch.device("cpu"), 336).network
+    plain = training.evaluate(network, digits.test, chosen, infer=native.infer_compiled)
+    network.register_forward_hook(lambda *_: seen.append(1))
+    hooked = training.evaluate(network, digits.test, chosen, infer=native.infer_compiled)
+    assert seen
+    assert (hooked.correct, hooked.loss) == (plain.correct, pytest.approx(plain.loss, rel=1e-5))
+
+
+@needs_compiler
+def test_batches_that_fit_in_no_memory_are_refused(monkeypatch, digits):
+    trainee = begin(recipe("c4 M c4 G"), 0, torch.device("cpu"), 336)
+    with pytest.raises(MemoryError, match="batches of 2,000,000,000 images"):
+        Compiled.of(trainee, 2_000_000_000)
