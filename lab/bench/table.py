@@ -67,7 +67,7 @@ def table(rates):
     medians = {name: statistics.median(values) for name, values in rates.items()}
     first, *_, limit = medians.values()
     width = max(map(len, medians))
-    yield f"\n{'':{width}} images/s   lowest  highest  s/epoch  x first  below limit"
+    yield f"\n{'':{width}} images/s   lowest  highest s/60,000  x first  below limit"
     for name, rate in medians.items():
         spread = f"{min(rates[name]):8,.0f} {max(rates[name]):8,.0f}"
         yield f"{name:{width}} {rate:8,.0f} {spread} {60_000 / rate:8.1f} {rate / first:8.2f} {limit / rate:12.2f}"
