@@ -1,14 +1,5 @@
 // The limit of a core: sums that stay in registers, enough of them that none waits for another.
-#include <cstdint>
-
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX2__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-using Lanes = float __attribute__((vector_size(4 * LANES)));
+#include "../native/lanes.h"
 
 // Returns the number of multiply-accumulates done.
 extern "C" double multiply_accumulate(int64_t rounds) {
