@@ -295,6 +295,13 @@ def test_only_results_that_were_not_made_anew_await_it(tmp_path):
         assert not {record.code_digest for record in load_records(name)} & present, f"{name} was made anew"
 
 
+def test_compiled_runs_that_wait_to_take_the_place_of_torch_s_are_of_the_present_code():
+    for path in sorted((RESULTS / "compiled").glob("*.json")):
+        recipe = replace(RECIPES[path.stem], compiled=True)
+        for record in load_records(path.stem, RESULTS / "compiled"):
+            assert why_refused(record, path.stem, recipe.as_dict(), recipe_digest(recipe)) is None, path.name
+
+
 def test_every_results_file_belongs_to_a_rung():
     names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "awaiting"}
     assert names <= set(RECIPES)
