@@ -43,11 +43,11 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
         seeds: of every notebook that has a seed; None leaves it to the parameters.
     """
 
-    def run(notebook, chosen, note):
+    def run(notebook, chosen, note, work):
         seed = f" seed {chosen['seed']}" if "seed" in chosen else ""
         print(f"{notebook.id}{seed}  started{note}", flush=True)
         outcome = run_one(notebook, run_dir, chosen)
-        ended.append(work_of(notebook, chosen))
+        ended.append(work)
         print(format_outcome(outcome), time_left(works, ended, jobs, time.monotonic() - began), sep="\n", flush=True)
         return outcome
 
@@ -58,7 +58,7 @@ def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):
     ]
     works, ended, began = [work_of(notebook, chosen) for notebook, chosen, _ in wanted], [], time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(run, *each) for each in wanted]
+        runs = [pool.submit(run, *each, work) for each, work in zip(wanted, works, strict=True)]
         try:
             return [each.result() for each in runs]
         except BaseException:  # interrupted: leave no process that keeps writing
