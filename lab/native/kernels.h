@@ -45,44 +45,48 @@ struct Finish {
     const float *bias;
     Lanes present, floor;
     Lanes *sums;
+
+    template <int N>
+    __attribute__((always_inline)) void operator()(int channel, Lanes (&values)[N]) const {
+        const Lanes added = bias[channel] * present;
+        Lanes sum = {}, squares = {};
+        EACH (x, N) {
+            values[x] = larger(floor, values[x] + added);
+            sum += values[x], squares += values[x] * values[x];
+        }
+        sums[2 * channel] += sum, sums[2 * channel + 1] += squares;
+    }
 };
 
-template <int CT, int XT, int K>
+template <int CT, int XT, int KY, int KX>
 void convolve_tile(View in, int inputs, const float *weights, View out, const Finish *finish, int channel) {
     Lanes total[CT][XT] = {};
-    const float *end = weights + inputs * K * K * CT, *from = in.first;
+    const float *end = weights + inputs * KY * KX * CT, *from = in.first;
     for (int kx = 0, ky = 0; weights != end; weights += CT) {
         EACH (c, CT)
             EACH (x, XT) total[c][x] += lanes(from + x * LANES) * weights[c];
         from += LANES;
-        if (++kx == K) {
-            kx = 0, from += in.row - K * LANES;
-            if (++ky == K) ky = 0, from += in.plane - K * in.row;
+        if (++kx == KX) {
+            kx = 0, from += in.row - KX * LANES;
+            if (++ky == KY) ky = 0, from += in.plane - KY * in.row;
         }
     }
     if (finish)
-        EACH (c, CT) {
-            const Lanes added = finish->bias[channel + c] * finish->present;
-            Lanes sum = {}, squares = {};
-            EACH (x, XT) {
-                total[c][x] = larger(finish->floor, total[c][x] + added);
-                sum += total[c][x], squares += total[c][x] * total[c][x];
-            }
-            finish->sums[2 * (channel + c)] += sum, finish->sums[2 * (channel + c) + 1] += squares;
-        }
+        EACH (c, CT) (*finish)(channel + c, total[c]);
     EACH (c, CT)
         EACH (x, XT) out(c, x) = total[c][x];
 }
 
 using ConvolveTile = void (*)(View, int, const float *, View, const Finish *, int);
-template <int K, int... I>
+template <int KY, int KX, int... I>
 constexpr std::array<ConvolveTile, sizeof...(I)> convolve_tiles(std::integer_sequence<int, I...>) {
-    return {convolve_tile<I / MOST_PIXELS + 1, std::min(I % MOST_PIXELS + 1, pixels_for(I / MOST_PIXELS + 1)), K>...};
+    return {
+        convolve_tile<I / MOST_PIXELS + 1, std::min(I % MOST_PIXELS + 1, pixels_for(I / MOST_PIXELS + 1)), KY, KX>...};
 }
 
-// Weights (outputs, inputs, k, k) in the order in which tiles read them; `transposed` for the backward pass.
-inline void pack(const float *weights, int outputs, int inputs, int k, bool transposed, float *packed) {
-    int area = k * k, to = transposed ? inputs : outputs, from = transposed ? outputs : inputs;
+// Weights (outputs, inputs, area) in the order in which tiles read them; `transposed` for the backward pass.
+inline void pack(const float *weights, int outputs, int inputs, int area, bool transposed, float *packed) {
+    int to = transposed ? inputs : outputs, from = transposed ? outputs : inputs;
     in_parts(to, MOST_CHANNELS, [&](int start, int size) {
         for (int i = 0; i < from; i++)
             for (int p = 0; p < area; p++)
@@ -92,19 +96,32 @@ inline void pack(const float *weights, int outputs, int inputs, int k, bool tran
     });
 }
 
-// One group of images; `in` begins with the first pixel that the first of side x side output pixels reads.
-inline void convolve(View in, int inputs, int k, const float *packed, View out, int outputs, int side,
-                     const Finish *finish = nullptr) {
+// The tiles for a kernel that is square, or a row of three; `tile_at` says which is for how many channels and pixels.
+inline const ConvolveTile *tiles_for(int k_y, int k_x) {
     constexpr std::make_integer_sequence<int, MOST_CHANNELS * MOST_PIXELS> all;
-    static constexpr auto of_1 = convolve_tiles<1>(all), of_3 = convolve_tiles<3>(all), of_7 = convolve_tiles<7>(all);
-    const auto &tiles = k == 1 ? of_1 : k == 3 ? of_3 : of_7;
-    for (int y = 0; y < side; y++)
+    static constexpr auto of_1 = convolve_tiles<1, 1>(all), of_3 = convolve_tiles<3, 3>(all),
+                          of_7 = convolve_tiles<7, 7>(all), row_of_3 = convolve_tiles<1, 3>(all);
+    return (k_x == 1 ? of_1 : k_x == 7 ? of_7 : k_y == 3 ? of_3 : row_of_3).data();
+}
+constexpr int tile_at(int channels, int pixels) { return (channels - 1) * MOST_PIXELS + pixels - 1; }
+
+// Calls body(c, channels, y, x, pixels) for tiles that make up all maps.
+template <class Body>
+void each_tile(int outputs, int height, int width, Body body) {
+    for (int y = 0; y < height; y++)
         in_parts(outputs, MOST_CHANNELS, [&](int c, int channels) {
-            in_parts(side, pixels_for(channels), [&](int x, int pixels) {
-                tiles[(channels - 1) * MOST_PIXELS + pixels - 1](in.at(0, y, x), inputs, packed + c * inputs * k * k,
-                                                                 out.at(c, y, x), finish, c);
-            });
+            in_parts(width, pixels_for(channels), [&](int x, int pixels) { body(c, channels, y, x, pixels); });
         });
+}
+
+// One group of images; `in` begins with the first pixel that the first of height x width output pixels reads.
+inline void convolve(View in, int inputs, int k, const float *packed, View out, int outputs, int height, int width,
+                     const Finish *finish = nullptr) {
+    const ConvolveTile *tiles = tiles_for(k, k);
+    each_tile(outputs, height, width, [&](int c, int channels, int y, int x, int pixels) {
+        tiles[tile_at(channels, pixels)](in.at(0, y, x), inputs, packed + c * inputs * k * k, out.at(c, y, x), finish,
+                                         c);
+    });
 }
 
 // Gradient of the weights: CT outputs times IT inputs times KT neighbours along a row of the kernel stay in registers
@@ -129,24 +146,25 @@ constexpr std::array<void (*)(View, View, int, int, Lanes *, int, long), MOST_SU
     return {correlate_tile<I + 1, IT, KT>...};
 }
 
-// sums: (outputs, inputs, k, k) of Lanes. Takes as many rows at a time as the L1 cache holds, since each is read once
-// per input.
-inline void correlate(View in, int inputs, int k, View grad, int outputs, int side, Lanes *sums) {
+// sums: (outputs, inputs, k_y, k_x) of Lanes. Takes as many rows at a time as the L1 cache holds, since each is read
+// once per input.
+inline void correlate(View in, int inputs, int k_y, int k_x, View grad, int outputs, int height, int width,
+                      Lanes *sums) {
     constexpr int TOGETHER = 4, CACHE = 32 << 10;
     constexpr std::make_integer_sequence<int, MOST_SUMS / 3> few;
     static constexpr auto rows_of_3 = correlate_tiles<1, 3>(few), single = correlate_tiles<1, 1>(few);
     static constexpr auto together =
         correlate_tiles<TOGETHER, 1>(std::make_integer_sequence<int, MOST_SUMS / TOGETHER>());
-    const int neighbours = k == 3 ? 3 : 1, most = MOST_SUMS / (k == 3 ? 3 : TOGETHER), area = k * k;
-    const int rows = std::max(1, CACHE / (int)(std::min(outputs, most) * side * sizeof(Lanes)));
-    for (int y = 0; y < side; y += rows)
+    const int neighbours = k_x == 3 ? 3 : 1, most = MOST_SUMS / (k_x == 3 ? 3 : TOGETHER), area = k_y * k_x;
+    const int rows = std::max(1, CACHE / (int)(std::min(outputs, most) * width * sizeof(Lanes)));
+    for (int y = 0; y < height; y += rows)
         in_parts(outputs, most, [&](int c, int channels) {
             for (int i = 0, step; i < inputs; i += step) {
-                step = k == 1 && inputs - i >= TOGETHER ? TOGETHER : 1;
-                const auto &tiles = step > 1 ? together : k == 3 ? rows_of_3 : single;
+                step = k_x == 1 && inputs - i >= TOGETHER ? TOGETHER : 1;
+                const auto &tiles = step > 1 ? together : k_x == 3 ? rows_of_3 : single;
                 for (int p = 0; p < area; p += neighbours)
-                    tiles[channels - 1](in.at(i, y + p / k, p % k), grad.at(c, y, 0), std::min(rows, side - y), side,
-                                        sums + (c * inputs + i) * area + p, area, (long)inputs * area);
+                    tiles[channels - 1](in.at(i, y + p / k_x, p % k_x), grad.at(c, y, 0), std::min(rows, height - y),
+                                        width, sums + (c * inputs + i) * area + p, area, (long)inputs * area);
             }
         });
 }
@@ -172,7 +190,7 @@ inline void depthwise(View in, const float *weights, bool flipped, View out, int
     static constexpr auto tiles = depthwise_tiles(std::make_integer_sequence<int, 8>());
     for (int c = 0; c < channels; c++) {
         float kernel[9];
-        pack(weights + c * 9, 1, 1, 3, flipped, kernel);
+        pack(weights + c * 9, 1, 1, 9, flipped, kernel);
         for (int y = 0; y < side; y++)
             in_parts(side, (int)tiles.size(),
                      [&](int x, int pixels) { tiles[pixels - 1](in.at(c, y, x), kernel, out.at(c, y, x)); });

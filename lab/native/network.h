@@ -117,6 +117,7 @@ struct Network {
                 if (i) units[i - 1].add_gradient(g, here, grad_of(i - 1, g));
             }
         }
+        for (Unit &u : units) u.ahead.collect(&sums[u.mixing()]);
         for (size_t i = 0; i < sums.size(); i++) gradient[i] += sum_of(sums[i]);
     }
 };

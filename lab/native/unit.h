@@ -5,8 +5,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels.h"
 #include "philox.h"
+#include "winograd.h"
 
 constexpr float EPSILON = 1e-5f;
 
@@ -72,7 +72,8 @@ struct Unit : Description {
     bool dropping = false;
     float survival = 1;  // factor of the activations that are kept
     int window = 1;      // of the pooling, pixels each way
-    std::vector<float> slope, offset, mean, inverse, by_raw, constant, zeros, packed, packed_back;
+    std::vector<float> slope, offset, mean, inverse, by_raw, constant, zeros;
+    Convolution ahead, back;  // the one that mixes channels, and its gradient
 
     // It reads maps of `side_in_` pixels each way; the next unit needs a border of `padding_after` around its own.
     void allocate(const Description &description, int groups, int side_in_, int padding_after) {
@@ -90,8 +91,8 @@ struct Unit : Description {
         sums.resize(2 * outputs), grad_sums.resize(2 * outputs);
         slope.assign(outputs, 1);
         for (auto *values : {&offset, &mean, &inverse, &by_raw, &constant, &zeros}) values->assign(outputs, 0);
-        packed.resize(inputs * outputs * size * size);
-        packed_back.resize(packed.size());
+        ahead.allocate((int)inputs, (int)outputs, (int)size, (int)side, false);
+        back.allocate((int)outputs, (int)inputs, (int)size, separable ? (int)side : side_in, true);
     }
 
     // The gradient of the maps that a group was read from.
@@ -107,8 +108,7 @@ struct Unit : Description {
     int64_t mixing() const { return separable ? pointwise : weight; }  // offset of the weights that mix channels
 
     void prepare(const float *parameters) {
-        pack(parameters + mixing(), outputs, inputs, size, false, packed.data());
-        pack(parameters + mixing(), outputs, inputs, size, true, packed_back.data());
+        ahead.prepare(parameters + mixing()), back.prepare(parameters + mixing());
         for (auto *values : {&sums, &grad_sums}) std::fill(values->begin(), values->end(), Lanes{});
     }
 
@@ -117,7 +117,7 @@ struct Unit : Description {
     void convolve_group(View in, int group, Lanes present, const float *parameters) {
         const float floor = relu_first ? 0 : -std::numeric_limits<float>::infinity();
         const Finish finish{bias < 0 ? zeros.data() : parameters + bias, present, Lanes{} + floor, sums.data()};
-        convolve(between(in, parameters), inputs, size, packed.data(), raw.of(group), outputs, side, &finish);
+        ahead.run(between(in, parameters), raw.of(group), &finish);
     }
 
     // What the convolution that mixes channels reads, from the first pixel on. Recomputing it in the backward pass is
@@ -300,15 +300,15 @@ struct Unit : Description {
     void backward_convolution(View in, int group, const float *parameters, bool first, std::vector<Lanes> &grad) {
         const View mixed = grad_raw.of(), each = grad_middle.of(), to = grad_in(group);
         const int border = separable ? grad_middle.border : grad_raw.border;
-        correlate(between(in, parameters), inputs, size, mixed, outputs, side, &grad[mixing()]);
+        ahead.add_gradient(between(in, parameters), mixed, &grad[mixing()]);
         if (separable) {
-            convolve(mixed, outputs, 1, packed_back.data(), each, inputs, side);
+            back.run(mixed, each);
             depthwise_correlate(in.at(0, -padding, -padding), each, inputs, side, &grad[weight]);
         }
         if (first) return;
         if (separable)
             depthwise(each.at(0, -border, -border), parameters + weight, true, to, inputs, side_in);
         else
-            convolve(mixed.at(0, -border, -border), outputs, size, packed_back.data(), to, inputs, side_in);
+            back.run(mixed.at(0, -border, -border), to);
     }
 };
