@@ -12,7 +12,7 @@ from lab.files import ROOT, write_atomically
 from lab.run.parameters import check_values
 from lab.run.schema import read_json
 
-COMPILER = "native/build.py"  # what a compiler complains of comes as its locale has it
+COMPILER = "lab/compiling.py"  # what a compiler complains of comes as its locale has it
 FILES = sorted(path for path in (ROOT / "lab").rglob("*.py") if not path.as_posix().endswith(COMPILER))
 LOCALES = {
     "plain C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

@@ -1,5 +1,5 @@
 // The limit of a core: sums that stay in registers, enough of them that none waits for another.
-#include "../native/lanes.h"
+#include "lanes.h"
 
 // Returns the number of multiply-accumulates done.
 extern "C" double multiply_accumulate(int64_t rounds) {

@@ -5,9 +5,7 @@ one leaves something out, its name says so.
 """
 
 import ctypes
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -19,7 +17,8 @@ from torch.nn import functional as F
 
 import model
 from lab.bench.meter import BATCH, SECONDS, measure
-from lab.native.build import FLAGS, find_compiler
+from lab.compiling import find_compiler, load, read_sources
+from lab.native.seam import SOURCES
 from lab.native.trainer import train_epoch_compiled
 from lab.run.machine import keep_freed_memory
 from lab.training.augment import ColorJitter, RandomAffine, RandomRotation
@@ -154,16 +153,18 @@ def floor():
 
 def arithmetic():
     """Multiply-accumulates per second of this core's vector units, on nothing but registers."""
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, "arithmetic.so")
-        source = Path(__file__).with_name("arithmetic.cpp")
-        subprocess.run([*find_compiler(), *FLAGS, source, "-o", library], check=True)
-        run = ctypes.CDLL(str(library)).multiply_accumulate
-    run.restype, run.argtypes = ctypes.c_double, [ctypes.c_int64]
+    sources = SOURCES | read_sources(Path(__file__).parent)
+    run = load("arithmetic", sources, find_compiler(), _declare)
     done, started = 0.0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:
         done += run(10_000_000)
     return done / (time.perf_counter() - started)
+
+
+def _declare(library):
+    run = library.multiply_accumulate
+    run.restype, run.argtypes = ctypes.c_double, [ctypes.c_int64]
+    return run
 
 
 CONTESTANTS = {

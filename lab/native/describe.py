@@ -6,7 +6,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from lab.native.seam import SIDE
-from lab.tracing.usual import layers_of, require_known, require_usual
+from lab.tracing.usual import layers_of, require_known, require_own_weights, require_usual
 from lab.training.data import CLASSES
 from model import Dropout
 
@@ -15,7 +15,6 @@ NONE, MAX, AVERAGE, GLOBAL = range(4)  # see unit.h
 DROPOUTS = (nn.Dropout, Dropout)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ABSENT = -1  # in place of an offset
-TENSORS_OF_A_NORM = 5  # scale, shift, mean, variance, number of batches
 RATES = 2**16  # that dropout can tell apart, see model.Dropout
 PLAIN = {"device": "cpu", "dtype": torch.float32}
 
@@ -60,7 +59,7 @@ def _describe(network):
                 unit["statistics"], statistics = statistics, statistics + 2 * channels
     require_known(last, side == 1 and channels == CLASSES)
     require_usual(flatten, nn.Flatten())
-    _require_own_weights(network, units)
+    require_own_weights(network)
     return units
 
 
@@ -100,11 +99,10 @@ def _take_unit(layers, inputs, side, offsets):
     relu_last = take(nn.ReLU)
     dropout = dropout or take(*DROPOUTS)
     outputs, biased = last.out_channels, last.bias is not None
+    usual = {first: nn.Conv2d(inputs, outputs, size, padding=padding, bias=biased, **PLAIN)}
     if separable:
         usual = {first: nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False, **PLAIN)}
         usual |= {last: nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)}
-    else:
-        usual = {last: nn.Conv2d(inputs, outputs, size, padding=padding, bias=biased, **PLAIN)}
     usual |= {relu: nn.ReLU(relu.inplace) for relu in (relu_first, relu_last) if relu}
     usual |= {norm: nn.BatchNorm2d(outputs, **PLAIN)} if norm else {}
     usual |= {dropout: type(dropout)(dropout.p)} if dropout else {}
@@ -138,14 +136,3 @@ def _offsets(network):
         offsets[id(parameter)] = weights
         weights += parameter.numel()
     return offsets
-
-
-def _require_own_weights(network, units):
-    """Units may share a whole convolution, but no other weight or statistic; all belong to a layer."""
-    filters = {unit[name] for unit in units for name in ("weight", "pointwise")}
-    convolutions = [module for module in network.modules() if type(module) is nn.Conv2d]
-    tensors = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
-    others = sum(TENSORS_OF_A_NORM for unit in units if unit["scale"] != ABSENT)
-    others += sum(module.bias is not None for module in convolutions)
-    if not len(filters) == len(convolutions) == len(tensors) - others:
-        raise NotImplementedError("it does not know weights that are shared like this, or that belong to no layer")

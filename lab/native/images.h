@@ -2,12 +2,10 @@
 #pragma once
 #include "network.h"
 
-enum Change { AFFINE = 0, JITTER = 1 };
-
-// One of the transforms that images go through. Its parameters, for each image: AFFINE takes clockwise degrees, shift
-// along x and y in pixels, scale, shear in degrees; JITTER brightness, contrast, and 1 if brightness comes first.
+// One of the transforms that images go through. Its parameters, for each image: clockwise degrees, shift along x and y
+// in pixels, scale, shear in degrees; if it jitters, brightness, contrast, and 1 if brightness comes first.
 struct Transform {
-    int32_t change, bilinear;
+    int32_t jitters, bilinear;
     float fill;  // grey value, from 0 to 1, of what comes from outside the image
 };
 constexpr int PARAMETERS = 5;
@@ -18,8 +16,8 @@ struct Data {
     float black, white;  // what grey levels 0 and 255 become
 };
 
-// How images are changed before the network sees them, in training order: by transforms with `drawn` parameters, or
-// `drawn` are the grey levels that take their place, already distorted.
+// How images are changed, in training order: by transforms with `drawn` parameters; or `drawn` are distorted grey
+// levels.
 struct Distortion {
     const Transform *transforms;
     int64_t count;       // of transforms; -1: there are grey levels
@@ -32,7 +30,7 @@ struct Picture {
     float levels[PIXELS], framed[FRAME * FRAME];
 
     void apply(const Transform &transform, const float *parameters) {
-        if (transform.change == AFFINE) return resample(parameters, transform.bilinear, transform.fill * 255);
+        if (!transform.jitters) return resample(parameters, transform.bilinear, transform.fill * 255);
         if (parameters[2] != 0) brighten(parameters[0]);
         sharpen(parameters[1]);
         if (parameters[2] == 0) brighten(parameters[0]);

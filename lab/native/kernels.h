@@ -1,5 +1,5 @@
-// Convolutions on feature maps whose innermost axis holds LANES images: one instruction serves them all, so that the
-// number of channels and the width of a map do not matter. All maps are square.
+// Convolutions on feature maps whose innermost axis holds LANES images: one instruction serves them all, so that
+// neither the number of channels nor the width of a map matters.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -7,11 +7,10 @@
 
 #include "lanes.h"
 
-// Maps of one group of images, (channels, height, width, LANES), from some pixel on; plane and row are the distances in
-// floats between neighbours along an axis.
+// Maps of one group of images, (channels, height, width, LANES), from some pixel on.
 struct View {
     float *first;
-    int plane, row;  // so small that a view travels in registers
+    int plane, row;  // distances between neighbours in floats; so small that a view travels in registers
     View at(int channel, int y, int x) const { return {first + channel * plane + y * row + x * LANES, plane, row}; }
     Lanes &operator()(int channel, int x) const { return lanes(first + channel * plane + x * LANES); }
 };
@@ -36,9 +35,6 @@ void in_parts(int count, int most, Body body) {
     }
 }
 
-// CT output channels times XT neighbouring pixels stay in registers while all inputs go by. Loops over inputs and
-// kernel are written as one: compilers that unroll an inner one run out of registers.
-
 // What is done to the sums while they are in registers: a bias, where `present` is 1, and a floor, that of a ReLU.
 // Their sums and sums of squares are added up, two vectors for each channel.
 struct Finish {
@@ -58,6 +54,8 @@ struct Finish {
     }
 };
 
+// CT output channels times XT neighbouring pixels stay in registers while all inputs go by. Loops over inputs and
+// kernel are written as one: compilers that unroll an inner one run out of registers.
 template <int CT, int XT, int KY, int KX>
 void convolve_tile(View in, int inputs, const float *weights, View out, const Finish *finish, int channel) {
     Lanes total[CT][XT] = {};
@@ -146,8 +144,7 @@ constexpr std::array<void (*)(View, View, int, int, Lanes *, int, long), MOST_SU
     return {correlate_tile<I + 1, IT, KT>...};
 }
 
-// sums: (outputs, inputs, k_y, k_x) of Lanes. Takes as many rows at a time as the L1 cache holds, since each is read
-// once per input.
+// sums: (outputs, inputs, k_y, k_x). Takes as many rows at a time as the L1 cache holds: each is read once per input.
 inline void correlate(View in, int inputs, int k_y, int k_x, View grad, int outputs, int height, int width,
                       Lanes *sums) {
     constexpr int TOGETHER = 4, CACHE = 32 << 10;

@@ -1,5 +1,4 @@
-// Images side by side, as many as a vector register holds floats: a number of each in a vector, a bit of each in a
-// word.
+// Images side by side, as many as a register holds floats: a number of each in a vector, a bit of each in a word.
 #pragma once
 #include <cstdint>
 #ifdef __SSE__

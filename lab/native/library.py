@@ -6,10 +6,8 @@ import numpy as np
 import torch
 
 from lab.native.batches import known_transforms
-from lab.native.build import load_library
 from lab.native.describe import describe, norms
-from lab.native.seam import COUNT, Data, Distortion, Method, State, Transform, require_batches, require_order
-from lab.training.augment import ColorJitter
+from lab.native.seam import COUNT, Data, Distortion, Method, State, load_library, require_steps
 from lab.training.data import CLASSES
 
 
@@ -67,14 +65,9 @@ class Compiled:
         Returns: correct answers and sum of losses in nats, as training saw the images, and the number of batches.
         Raises: ValueError naming an array of another size or type, or an index or label out of range.
         """
-        transforms = known_transforms(recipe)
-        require_order(order, split)
-        require_batches(len(order), drawn, transforms, steps, self.batch_size)
-        data, correct, loss = Data.of(split), COUNT(so_far[0]), ctypes.c_double(so_far[1])
-        described = (Transform * len(transforms or ()))(*map(_described, transforms or ()))
-        distortion = Distortion(
-            ctypes.addressof(described), -1 if transforms is None else len(transforms), drawn.data_ptr()
-        )
+        require_steps(steps, len(order), self.batch_size)
+        data, correct, loss = Data.of(split, order), COUNT(so_far[0]), ctypes.c_double(so_far[1])
+        distortion = Distortion.of(known_transforms(recipe), drawn, len(order))
         method = Method(recipe.weight_decay, recipe.nesterov, recipe.optimizer == "Muon")
         batches = order.data_ptr(), len(order), distortion, steps.ctypes.data, method
         done = self.library.train(self.handle, self.state, data, *batches, ctypes.byref(loss), ctypes.byref(correct))
@@ -82,10 +75,8 @@ class Compiled:
 
     def infer(self, split, order):
         """Logits of some images, float32 (N, 10), of the averaged network or the only one, in eval mode."""
-        require_order(order, split)
-        logits = torch.empty(len(order), CLASSES)
-        images = order.data_ptr(), len(order), logits.data_ptr()
-        self.library.infer(self.handle, self.state, Data.of(split), *images)
+        data, logits = Data.of(split, order), torch.empty(len(order), CLASSES)
+        self.library.infer(self.handle, self.state, data, order.data_ptr(), len(order), logits.data_ptr())
         return logits
 
     def masks(self, count):
@@ -118,12 +109,6 @@ class Compiled:
             norm.num_batches_tracked += batches
 
 
-def _described(transform):
-    if type(transform) is ColorJitter:
-        return Transform(change=1)
-    return Transform(0, transform.interpolation == "bilinear", transform.fill)
-
-
 def _statistics(network):
     return [buffer for norm in norms(network) for buffer in (norm.running_mean, norm.running_var)]
 
@@ -134,8 +119,7 @@ def _flat(tensors):
 
 
 def _fill(tensors, values):
-    values = torch.from_numpy(values)
+    tensors = list(tensors)
     with torch.no_grad():
-        for tensor in tensors:
-            part, values = values[: tensor.numel()], values[tensor.numel() :]
+        for tensor, part in zip(tensors, torch.from_numpy(values).split([*map(torch.numel, tensors)]), strict=True):
             tensor.copy_(part.view(tensor.shape))

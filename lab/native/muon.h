@@ -17,12 +17,11 @@ inline Matrix multiply(const Matrix &a, const Matrix &b, int rows, int inner, in
 
 inline void orthogonalise(float *matrix, int rows, int columns) {
     constexpr float FIRST = 3.4445f, THIRD = -4.775f, FIFTH = 2.0315f;
-    constexpr int ROUNDS = 5;
     Matrix step(matrix, matrix + rows * columns), turned(step);
     float squares = 0;
     for (float v : step) squares += v * v;
     for (float &v : step) v /= std::sqrt(squares) + 1e-7f;
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < 5; round++) {
         for (int i = 0; i < rows * columns; i++) turned[i % columns * rows + i / columns] = step[i];
         const Matrix square = multiply(step, turned, rows, columns, rows);
         Matrix factor = multiply(square, square, rows, rows, rows);

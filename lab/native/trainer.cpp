@@ -47,8 +47,7 @@ struct Trainer : Network {
             s.velocity[i] = now.momentum * s.velocity[i] + g;
             steps[i] = method.nesterov ? g + now.momentum * s.velocity[i] : s.velocity[i];
         }
-        std::set<int64_t> done;              // a matrix that units share takes one step
-        done.insert(units.back().mixing());  // what gives the classes is no hidden matrix
+        std::set<int64_t> done = {units.back().mixing()};  // no hidden matrix; one that units share takes one step
         for (Unit &u : units)
             if (method.muon && u.size == 1 && done.insert(u.mixing()).second)
                 orthogonalise(&steps[u.mixing()], u.outputs, u.inputs);
@@ -86,8 +85,7 @@ void copy_mask(Trainer *t, int unit, int images, float *array) {
             for (int p = 0; p < u.count(); p++) *array++ = u.kept_of(n / LANES, c)[p] >> n % LANES & 1 ? u.survival : 0;
 }
 
-// Trains on images in order, up to the first batch whose loss is not finite; adds up losses and correct answers.
-// Returns the number of batches, that one included.
+// Trains on images in order, up to a batch whose loss is not finite; adds up results, and returns how many batches.
 int64_t train(Trainer *t, State state, Data data, const int64_t *order, int64_t count, Distortion distortion,
               const Step *steps, Method method, double *loss, int64_t *correct) {
     FlushToZero here;

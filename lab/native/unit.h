@@ -63,15 +63,13 @@ __attribute__((always_inline)) inline void alternate(int count, Body body) {  //
 
 struct Unit : Description {
     Maps raw;  // of the batch: what normalisation reads; in the backward pass, grad_in takes its place
-    // Of one group of images, small enough for the cache: what the next unit reads; between the two convolutions of
-    // a separable one, and its gradient; the gradient of raw.
+    // Of one group: what the next unit reads; what a separable one has in its middle, and its gradient; that of raw.
     Maps out, middle, grad_middle, grad_raw;
-    int side_in = 0;
+    int side_in = 0, window = 1;         // pixels each way: of what it reads, of the pooling
     std::vector<Lanes> sums, grad_sums;  // two per channel: see Finish and add_gradient
     std::vector<uint16_t> kept;          // by dropout; see kept_of
     bool dropping = false;
     float survival = 1;  // factor of the activations that are kept
-    int window = 1;      // of the pooling, pixels each way
     std::vector<float> slope, offset, mean, inverse, by_raw, constant, zeros;
     Convolution ahead, back;  // the one that mixes channels, and its gradient
 

@@ -1,24 +1,21 @@
-// 3x3 kernels with half of the products: four neighbouring outputs of a row come from six inputs by six products for
-// each row of the kernel, in place of twelve. Source: Winograd's F(4, 3), see Lavin and Gray 2016, arXiv:1509.09308.
+// 3x3 kernels with half of the products: four neighbours of a row come from six inputs by six products for each row of
+// the kernel, in place of twelve. Source: Winograd's F(4, 3), see Lavin and Gray 2016, arXiv:1509.09308.
 //
-// A row is a polynomial, and products of polynomials are products of their values at enough points: here 0, 1, -1, 2,
-// -2 and infinity. At a point, four neighbours of a map become one value, and a kernel becomes a column of three.
+// A row is a polynomial, and to multiply two is to multiply their values at enough points: here 0, 1, -1, 2, -2 and
+// infinity. At a point, four neighbours of a map become one value, and a kernel becomes a column of three.
 #pragma once
 #include <vector>
 
 #include "kernels.h"
 
 constexpr int POINTS = 6, BLOCK = 4;
-// What each point takes of the six inputs of a block, of a kernel's row, and of the gradient of four outputs; these
-// take as much of the points.
+// How values at the points are summed up from inputs, from the rows of a kernel and from the gradient of outputs;
+// outputs and the gradient of a kernel are summed up from the points with the same factors.
 constexpr float INPUTS[POINTS][BLOCK + 2] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
                                              {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
-constexpr float KERNEL[POINTS][3] = {{1 / 4.0f, 0, 0},
-                                     {-1 / 6.0f, -1 / 6.0f, -1 / 6.0f},
-                                     {-1 / 6.0f, 1 / 6.0f, -1 / 6.0f},
-                                     {1 / 24.0f, 1 / 12.0f, 1 / 6.0f},
-                                     {1 / 24.0f, -1 / 12.0f, 1 / 6.0f},
-                                     {0, 0, 1}};
+constexpr float S = 1 / 6.0f, T = 1 / 24.0f;
+constexpr float KERNEL[POINTS][3] = {{6 * T, 0, 0}, {-S, -S, -S},   {-S, S, -S},
+                                     {T, 2 * T, S}, {T, -2 * T, S}, {0, 0, 1}};
 constexpr float OUTPUTS[POINTS][BLOCK] = {{1, 0, 0, 0}, {1, 1, 1, 1},   {1, -1, 1, -1},
                                           {1, 2, 4, 8}, {1, -2, 4, -8}, {0, 0, 0, 1}};
 
@@ -65,16 +62,16 @@ struct Convolution {
     int each() const { return outputs * inputs * 3; }
 
     void prepare(const float *weights) {
-        const int from = turned ? outputs : inputs, to = turned ? inputs : outputs;
-        pack(weights, to, from, k * k, turned, packed.data());
+        pack(weights, turned ? inputs : outputs, turned ? outputs : inputs, k * k, turned, packed.data());
         std::fill(sums_at.begin(), sums_at.end(), Lanes{});
-        std::vector<float> values(columns ? each() : 0);
+        float *at = packed_at.data();
         for (int p = 0; p < POINTS && columns; p++) {
-            for (int i = 0; i < each(); i++) {
-                const float *row = weights + 3 * i, *takes = KERNEL[p];
-                values[i] = row[turned ? 2 : 0] * takes[0] + row[1] * takes[1] + row[turned ? 0 : 2] * takes[2];
-            }
-            pack(values.data(), to, from, 3, turned, &packed_at[p * each()]);
+            const float *row = packed.data(), *takes = KERNEL[p];
+            in_parts(outputs, MOST_CHANNELS, [&](int, int channels) {
+                for (int y = 0; y < inputs * 3; y++, row += 3 * channels)
+                    for (const float *w = row; w < row + channels; w++)
+                        *at++ = w[0] * takes[0] + w[channels] * takes[1] + w[2 * channels] * takes[2];
+            });
         }
     }
 

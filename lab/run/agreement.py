@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lab.compiling import CannotCompile
 from lab.native.batches import draw
-from lab.native.build import CannotCompile, load_library
 from lab.native.describe import describe, dropped_of
 from lab.native.library import Compiled
-from lab.native.seam import STEP
+from lab.native.seam import STEP, load_library
 from lab.tracing.usual import layers_of
 from lab.training.data import Split
 from lab.training.loop import begin, prepare

@@ -26,8 +26,8 @@ from types import CodeType, FunctionType, ModuleType
 import torch
 
 from lab import rules
+from lab.compiling import Source
 from lab.files import ROOT
-from lab.native.build import Source
 from lab.run.source import Untraceable, syntax_of
 from lab.run.tokens import tokens
 

@@ -33,6 +33,17 @@ def require_usual(layer, usual):
     _require_same(layer, _traits(layer), _traits(usual))
 
 
+def require_own_weights(network):
+    """Raises: NotImplementedError if layers share a tensor, or one belongs to no layer; a convolution may act twice."""
+    layers = layers_of(network)
+    convolutions = {layer for layer in layers if type(layer) is nn.Conv2d}
+    others = [layer for layer in layers if layer not in convolutions]
+    tensors = [part for layer in (*convolutions, *others) for part in (layer._parameters | layer._buffers).values()]
+    places = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+    if sum(tensor is not None for tensor in tensors) != len(places):
+        raise NotImplementedError("it does not know weights that are shared like this, or that belong to no layer")
+
+
 def _require_same(layer, found, expected):
     for name in expected | found:
         one, other = found.get(name), expected.get(name)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from lab.compiling import CPU
 from lab.native import trainer as native
 from lab.native.batches import draw
-from lab.native.build import CPU, SOURCES
 from lab.native.library import Compiled
-from lab.native.seam import STEP
+from lab.native.seam import SOURCES, STEP
 from lab.run import progress
 from lab.run.agreement import why_not
 from lab.run.fit import fit

@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, "tests/native")
 import test_small_networks as small
 import test_trainer as other
-from lab.native import build
+from lab import compiling
 from lab.native import trainer as native
 from lab.training.augment import ColorJitter, RandomAffine, RandomRotation
 from lab.training.data import load_digits
@@ -29,7 +29,7 @@ from lab.training.loop import begin, run_epoch
 from lab.training.recipe import Recipe
 from lab.search.notation import Notation
 
-build.FLAGS = ["-O0" if flag == "-O3" else flag for flag in build.FLAGS]  # compiled in a third of the time
+compiling.FLAGS = ["-O0" if flag == "-O3" else flag for flag in compiling.FLAGS]  # compiled in a third of the time
 CPU, FULL = torch.device("cpu"), load_digits("sample")
 TRANSFORMS = (
     (),

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lab.native import seam
-from lab.native.build import SOURCES
 from lab.native.library import Compiled
+from lab.native.seam import SOURCES
 from lab.search.candidates import build_recipe
 from lab.training.augment import ColorJitter, RandomRotation
 from lab.training.data import load_digits

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import model
+from lab.compiling import Source
 from lab.files import ROOT
 from lab.ladders.rungs import find_rungs
-from lab.native.build import Source
 from lab.run.code import recipe_digest
 from lab.run.digest import code_digest
 from lab.run.source import Untraceable

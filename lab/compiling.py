@@ -1,8 +1,7 @@
-"""The C++ of this folder, compiled when it is first needed on a machine."""
+"""C++ that is compiled when it is first needed on a machine, and kept in the user's cache folder."""
 
 import contextlib
 import ctypes
-import functools
 import hashlib
 import json
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 import platformdirs
 
 from lab.files import write_atomically
-from lab.native.seam import declare
 
 
 class Source(str):
@@ -25,12 +23,6 @@ class Source(str):
 
 QUIETLY = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
 
-# read once, so that what is compiled is what lab.run.digest finds here, whatever happens to the files meanwhile
-SOURCES = {
-    path.name: Source(path.read_text(encoding="utf-8"))
-    for path in sorted(Path(__file__).parent.iterdir())
-    if path.suffix in (".h", ".cpp")
-}
 CPU = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 MATHS = ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"]  # sums keep their order
 FLAGS = ["-O3", CPU, *MATHS, "-std=c++17", "-shared", "-fPIC"]
@@ -40,9 +32,10 @@ class CannotCompile(RuntimeError):
     """There is no C++ compiler, or none that works; the message says which, without a full stop."""
 
 
-def load_library():
-    """The compiled trainer; a few seconds of compiling, once on a machine. Raises: CannotCompile."""
-    return _load(*find_compiler())
+def read_sources(folder):
+    """The C++ of a folder by name; whatever happens to the files later, this is what is compiled and told of."""
+    paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in (".h", ".cpp")]
+    return {path.name: Source(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def find_compiler():
@@ -60,16 +53,23 @@ def find_compiler():
     return command
 
 
-@functools.cache
-def _load(*command):
-    """The library that this command makes of the sources: from the user's cache, or compiled and put there."""
+def load(name, sources, command, declare):
+    """<name>.cpp as a library: from the user's cache folder, or compiled and put there.
+
+    Args:
+        sources: from `read_sources`.
+        command: from `find_compiler`.
+        declare: tells ctypes what a library's functions take, and returns it; AttributeError if it lacks one of them.
+
+    Raises: CannotCompile.
+    """
     try:
-        place = _place(command)
+        place = _place(name, sources, command)
         if place and _is_whole(place):
             with contextlib.suppress(OSError, AttributeError):
                 return declare(ctypes.CDLL(str(place)))
         with tempfile.TemporaryDirectory() as folder:
-            built = _compile(command, Path(folder))
+            built = _compile(name, sources, command, Path(folder))
             library = declare(ctypes.CDLL(str(built)))
             with contextlib.suppress(OSError):  # nowhere to keep it: the next process compiles again
                 content = built.read_bytes()
@@ -80,16 +80,16 @@ def _load(*command):
         raise CannotCompile(f"compiling it with {' '.join(command)} failed: {error}") from error
 
 
-def _place(command):
+def _place(name, sources, command):
     """Where the library is kept; None where it cannot be known, or where there is no home.
 
     The name differs where the library may, since unlike machines may share a home folder: a compiler's own macros tell
     its version and what its flags make of the processor.
     """
     asked = subprocess.run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], **QUIETLY)
-    key = hashlib.sha256(json.dumps([command, FLAGS, SOURCES, asked.stdout]).encode()).hexdigest()[:20]
+    key = hashlib.sha256(json.dumps([command, FLAGS, sources, asked.stdout]).encode()).hexdigest()[:20]
     try:
-        return platformdirs.user_cache_path("mnist-ladders") / f"trainer-{key}.so" if not asked.returncode else None
+        return platformdirs.user_cache_path("mnist-ladders") / f"{name}-{key}.so" if not asked.returncode else None
     except RuntimeError:
         return None
 
@@ -102,12 +102,12 @@ def _is_whole(place):
     return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
-def _compile(command, folder):
+def _compile(name, sources, command, folder):
     """Compile into a folder; returns the library."""
-    for path, content in SOURCES.items():
+    for path, content in sources.items():
         (folder / path).write_text(content, encoding="utf-8")
-    target = folder / "trainer.so"
-    done = subprocess.run([*command, *FLAGS, folder / "trainer.cpp", "-o", target], **QUIETLY)
+    target = folder / f"{name}.so"
+    done = subprocess.run([*command, *FLAGS, folder / f"{name}.cpp", "-o", target], **QUIETLY)
     if done.returncode or not target.exists():
         said = done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}, and nothing was written"
         lines = said.splitlines()

@@ -14,10 +14,12 @@ from dataclasses import replace
 
 import pytest
 
+from lab import compiling
+from lab.compiling import CannotCompile
 from lab.files import ROOT
-from lab.native import build
+from lab.native import seam
 from lab.native import trainer as native
-from lab.native.build import CannotCompile, load_library
+from lab.native.seam import load_library
 from lab.run.agreement import why_not
 from lab.run.digest import code_digest
 from lab.run.fit import fit
@@ -54,9 +56,9 @@ def recipe():
 def kept(tmp_path, monkeypatch):
     """The folder where libraries are kept: an empty one, and nothing is loaded yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    build._load.cache_clear()
+    seam._load.cache_clear()
     yield tmp_path / "cache" / "mnist-ladders"
-    build._load.cache_clear()
+    seam._load.cache_clear()
 
 
 @pytest.fixture
@@ -168,15 +170,15 @@ def test_torch_trains_instead_and_says_why(script, complaint, compiler, recipe, 
 def test_what_was_read_at_first_is_what_is_compiled_and_told_of(compiler, monkeypatch):
     compiler('for word; do case "$word" in *.cpp) cat "$word" "${word%.cpp}.h" >&2; esac; done; exit 1')
     before = code_digest(native.train_epoch_compiled)
-    monkeypatch.setitem(build.SOURCES, "trainer.cpp", build.Source("// this one\n"))
-    monkeypatch.setitem(build.SOURCES, "trainer.h", build.Source("// that one\n"))
+    monkeypatch.setitem(seam.SOURCES, "trainer.cpp", compiling.Source("// this one\n"))
+    monkeypatch.setitem(seam.SOURCES, "trainer.h", compiling.Source("// that one\n"))
     with pytest.raises(CannotCompile, match="// this one$"):
         load_library()
     assert code_digest(native.train_epoch_compiled) != before
     monkeypatch.undo()
     assert code_digest(native.train_epoch_compiled) == before
-    assert {name.rpartition(".")[2] for name in build.SOURCES} == {"h", "cpp"}
-    monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-g"])
+    assert {name.rpartition(".")[2] for name in seam.SOURCES} == {"h", "cpp"}
+    monkeypatch.setattr(compiling, "FLAGS", [*compiling.FLAGS, "-g"])
     assert code_digest(native.train_epoch_compiled) != before
 
 
@@ -187,9 +189,9 @@ def test_what_was_read_at_first_is_what_is_compiled_and_told_of(compiler, monkey
 def library(tmp_path_factory):
     """The trainer, quickly compiled."""
     folder = tmp_path_factory.mktemp("library")
-    for name, content in build.SOURCES.items():
+    for name, content in seam.SOURCES.items():
         (folder / name).write_text(content, encoding="utf-8")
-    flags = ["-O0" if flag == "-O3" else flag for flag in build.FLAGS]
+    flags = ["-O0" if flag == "-O3" else flag for flag in compiling.FLAGS]
     subprocess.run(["g++", *flags, "trainer.cpp", "-o", "trainer.so"], cwd=folder, check=True)
     return folder / "trainer.so"
 
@@ -222,7 +224,7 @@ def quick(tmp_path, monkeypatch, library):
 
 def load_anew():
     """As another process would."""
-    build._load.cache_clear()
+    seam._load.cache_clear()
     return load_library()
 
 
@@ -323,10 +325,10 @@ def test_a_whole_file_that_no_system_loads_is_built_anew(quick, kept):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda patch, compiler: patch.setattr(build, "FLAGS", [*build.FLAGS, "-g"]),
-        lambda patch, compiler: patch.setattr(build, "FLAGS", build.FLAGS[::-1]),
-        lambda patch, compiler: patch.setitem(build.SOURCES, "lanes.h", build.Source("// another\n")),
-        lambda patch, compiler: patch.setitem(build.SOURCES, "new.h", build.Source("")),
+        lambda patch, compiler: patch.setattr(compiling, "FLAGS", [*compiling.FLAGS, "-g"]),
+        lambda patch, compiler: patch.setattr(compiling, "FLAGS", compiling.FLAGS[::-1]),
+        lambda patch, compiler: patch.setitem(seam.SOURCES, "lanes.h", compiling.Source("// another\n")),
+        lambda patch, compiler: patch.setitem(seam.SOURCES, "new.h", compiling.Source("")),
         lambda patch, compiler: patch.setenv("CXX", f"{compiler.path} -DNDEBUG"),
         lambda patch, compiler: compiler.path.write_text(
             compiler.path.read_text(encoding="utf-8").replace("MACRO", "NEWER"), encoding="utf-8"
