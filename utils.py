@@ -39,5 +39,9 @@ from lab.pages.tables import audit, last_rungs, originals_table, overview, paret
 from lab.pages.tables import show_overview, tutorial_ends
 from lab.pages.plots import plot_consistency, plot_roads, plot_size_against_accuracy
 
+# the two trainers
+from lab.pages.trainers import compare_trainers, judge_trainers, show_trainers
+from lab.pages.plots import plot_trainers
+
 # the search
 from lab.search.page import ablation_table, plot_search, screen_table, search_table

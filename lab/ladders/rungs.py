@@ -206,7 +206,7 @@ class Rung(Notebook):
 
 
 def find_notebooks(names=()):
-    """Every notebook in reading order, readers' own just before 98 and 99, or those whose ids are named.
+    """Every notebook in reading order, readers' own just before 97 to 99, or those whose ids are named.
 
     Raises: ValueError naming the ids that do not exist, or that two notebooks share.
     """
@@ -234,7 +234,7 @@ def _is_hidden(path):
 
 
 def _reading_order(notebook):
-    """The map, the ladders, what readers have added, then 98 and 99."""
+    """The map, the ladders, what readers have added, then 97 to 99."""
     is_end = notebook.is_numbered and notebook.id.startswith("9")
     return is_end, not notebook.is_numbered, notebook.path.stem
 

@@ -144,6 +144,23 @@ def plot_seeds(records_by_rung, *, target=TARGET, at_the_end=False):
     return finish(figure)
 
 
+def plot_trainers(table):
+    """Draw the difference of two trainers for every recipe with its 95 % interval, a colour per ladder.
+
+    Args:
+        table: DataFrame of `compare_trainers`.
+    """
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.19 * len(table)))
+    for position, (_, rows) in enumerate(table.groupby(table.index.str[0])):
+        places, style = [table.index.get_loc(name) for name in rows.index], {"fmt": "o", "markersize": 4, "capsize": 2}
+        reach = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+        axis.errorbar(rows["difference"], places, xerr=reach, color=f"C{position}", **style)
+    axis.axvline(0, color="0.7", zorder=0)
+    axis.set_yticks(range(len(table)), table.index, fontsize=8)
+    axis.set(xlabel="compiled minus torch, points of test accuracy", ylim=(len(table) - 0.5, -0.5))
+    return finish(figure)
+
+
 def _panels(count):
     """A figure of `count` panels, two in a row, each with an axis of its own."""
     rows = -(-count // 2)

@@ -5,7 +5,7 @@ import statistics
 import pandas as pd
 from scipy import stats
 
-from lab.ladders.claims import difference_from, format_difference
+from lab.ladders.claims import Difference, difference_from, format_difference
 from lab.ladders.measures import MEASURES
 from lab.ladders.rungs import find_rungs
 from lab.numbers import rounded
@@ -22,8 +22,8 @@ def compare_trainers(folder=TORCH):
         folder: of torch's results.
 
     Returns: DataFrame by name of the recipe: `torch` and `compiled` are mean test accuracies in percent as its rung
-        measures them, `difference` in points, `standardised` by its standard error, `p` of Student's paired test,
-        `seeds`, and median seconds of training as they were recorded, on whatever machine, of each trainer.
+        measures them, `difference` in points, `low` and `high` ends of its 95 % interval, `p` of Student's paired
+        test, `seeds`, and median seconds of training as they were recorded, on whatever machine, of each trainer.
     """
     rows = {}
     for rung in find_rungs():
@@ -38,14 +38,14 @@ def compare_trainers(folder=TORCH):
 def _row(theirs, ours, measure):
     before, after = (list(map(float, MEASURES[measure].of(runs))) for runs in (theirs, ours))
     differences = [one - other for one, other in zip(after, before, strict=True)]
-    test = stats.ttest_1samp(differences, 0)
+    found = difference_from(differences)
     return {
         "torch": statistics.mean(before),
         "compiled": statistics.mean(after),
-        "difference": statistics.mean(differences),
-        "interval": format_difference(difference_from(differences)),
-        "standardised": test.statistic,
-        "p": test.pvalue,
+        "difference": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "p": stats.ttest_1samp(differences, 0).pvalue,
         "seeds": len(differences),
         "torch, s": _seconds(theirs),
         "compiled, s": _seconds(ours),
@@ -80,7 +80,9 @@ def judge_trainers(table):
 def show_trainers(table):
     """The table as text for a page, without the numbers that only the joint test needs."""
     shown = table[["torch", "compiled"]].map(rounded)
-    shown["difference, points"], shown["p"] = table["interval"], table["p"].map("{:.2f}".format)
+    found = table[["difference", "low", "high"]].itertuples(index=False)
+    shown["difference, points"] = [format_difference(Difference(*ends, None)) for ends in found]
+    shown["p"] = table["p"].map("{:.2f}".format)
     for column in ("seeds", "torch, s", "compiled, s"):
         shown[column] = table[column].map("{:,.0f}".format)
     return shown.rename(columns={"torch": "torch, %", "compiled": "compiled, %"})

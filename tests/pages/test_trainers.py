@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from lab.pages import trainers
+from lab.pages.plots import plot_trainers
 from lab.run.results import RESULTS, load_records
 
 
@@ -33,12 +34,21 @@ def test_a_row_pairs_the_seeds(torch_results):
     assert row["compiled"] == pytest.approx(statistics.mean(ours))
     assert row["torch"] == pytest.approx(statistics.mean(lower))
     assert row["difference"] == pytest.approx(0.12)
-    assert (row["standardised"], row["p"]) == pytest.approx((expected.statistic, expected.pvalue))
     low, high = expected.confidence_interval()
-    assert row["interval"] == f"+0.12 [{low:+.2f}, {high:+.2f}]"
+    assert (row["low"], row["high"], row["p"]) == pytest.approx((low, high, expected.pvalue))
     assert (row["seeds"], row["torch, s"]) == (5, 2.0 * 15)
     shown = trainers.show_trainers(table).loc["a05"]
+    assert shown["difference, points"] == f"+0.12 [{low:+.2f}, {high:+.2f}]"
     assert (shown["torch, %"], shown["torch, s"]) == (f"{statistics.mean(lower):.2f}", "30")
+
+
+def test_the_figure_shows_every_difference_with_its_interval(torch_results):
+    table = trainers.compare_trainers(torch_results)
+    (axis,) = plot_trainers(table).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a05"]
+    line, _, (bar,) = axis.containers[0]
+    assert line.get_xdata() == pytest.approx(table["difference"])
+    assert [*bar.get_segments()[0][:, 0]] == pytest.approx([table["low"].iloc[0], table["high"].iloc[0]])
 
 
 def rows_of(shift, rows=40, seeds=5):
