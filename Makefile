@@ -1,4 +1,4 @@
-# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5), PEERS.
+# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5), PEERS, KEEP.
 PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= auto
@@ -6,6 +6,7 @@ RUNGS ?=
 JOBS ?= 2
 SEEDS ?=
 PEERS ?=
+KEEP ?=
 
 BIN := $(VENV)/bin
 LAB := $(BIN)/python -m lab
@@ -45,8 +46,8 @@ $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c workflow/constraints.txt
 	@touch $@
 
-bench: install $(if $(PEERS),$(VENV)-peers/installed)  ## images per second: the originals' loop, ours, others (PEERS=1: JAX, too)
-	$(LAB) bench $(if $(PEERS),--peers $(VENV)-peers/bin/python)
+bench: install $(if $(PEERS),$(VENV)-peers/installed)  ## images per second: the originals' loop, ours, others (PEERS=1: JAX, too; KEEP=1: for README)
+	$(LAB) bench $(if $(PEERS),--peers $(VENV)-peers/bin/python) $(if $(KEEP),--keep)
 
 $(VENV)-peers/installed: lab/bench/requirements.txt lab/bench/constraints.txt
 	$(PYTHON) -m venv $(VENV)-peers

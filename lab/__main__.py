@@ -84,6 +84,7 @@ def main(arguments=None):
     bench.add_argument(
         "--peers", metavar="PYTHON", help="of an environment with lab/bench/requirements.txt: JAX competes"
     )
+    bench.add_argument("--keep", action="store_true", help="write to results/bench.json, from where README shows it")
     bench.set_defaults(command=bench_command)
 
     options = parser.parse_args(arguments)
@@ -240,7 +241,7 @@ def screen_command(options):
 def bench_command(options):
     from lab.bench.table import bench
 
-    bench(options.peers)
+    bench(options.peers, keep=options.keep)
 
 
 def speak_utf8():

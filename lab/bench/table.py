@@ -1,7 +1,7 @@
 """`make bench`: rounds alternate between contestants, every measurement is a process of its own, medians count."""
 
+import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,7 +12,9 @@ import torch
 
 from lab.bench.contestants import RECIPE
 from lab.bench.meter import SECONDS
+from lab.files import write_atomically
 from lab.pages.probes import multiply_accumulates
+from lab.pages.speed import KEPT, compare_speeds
 from lab.training.data import load_digits
 
 ROUNDS = 3
@@ -31,11 +33,17 @@ SIDE_BY_SIDE = {  # what runs on one thread each, as many as there are cores, bu
 }
 
 
-def bench(peers=None):
-    """Measure and print the table; `peers` is the Python of an environment with JAX, if there is one."""
+def bench(peers=None, *, keep=False):
+    """Measure and print the table.
+
+    Args:
+        peers: the Python of an environment with JAX, if there is one.
+        keep: write the measurement to results/bench.json, from where README shows it.
+    """
     cores = min(2, os.cpu_count())
     names = [name for name in SIDE_BY_SIDE if peers or name != "jax"]
-    print(f"{cores} cores, torch {torch.__version__}, {ROUNDS} rounds of {SECONDS:.0f} s each, {load_digits()!r}")
+    machine = f"{cores} cores with {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    print(f"{machine}, {ROUNDS} rounds of {SECONDS:.0f} s each, {load_digits()!r}")
     with tempfile.TemporaryDirectory() as folder:
         digits = Path(folder, "digits.npz")
         train = load_digits().train
@@ -54,7 +62,11 @@ def bench(peers=None):
                 rates[name].append(_together(copies, threads=1))
     rates["arithmetic"] = [rate / work_per_image() for rate in rates["arithmetic"]]
     labels = {ONE: f"the originals' loop, {workers} workers, one run on all cores"} | SIDE_BY_SIDE
-    print("\n".join(table({labels[name]: values for name, values in rates.items()})))
+    measured = {labels[name]: values for name, values in rates.items()}
+    print("\n".join(table(measured)))
+    if keep:
+        kept = {"machine": machine, "rounds": ROUNDS, "seconds": SECONDS, "rates": measured}
+        write_atomically(KEPT, json.dumps(kept, indent=1) + "\n")
 
 
 def work_per_image():
@@ -64,13 +76,11 @@ def work_per_image():
 
 def table(rates):
     """Lines of the table: `rates` gives images per second of every round; the first and last are compared with."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    first, *_, limit = medians.values()
-    width = max(map(len, medians))
+    width = max(map(len, rates))
     yield f"\n{'':{width}} images/s   lowest  highest s/60,000  x first  below limit"
-    for name, rate in medians.items():
+    for name, (rate, times, below) in compare_speeds(rates).items():
         spread = f"{min(rates[name]):8,.0f} {max(rates[name]):8,.0f}"
-        yield f"{name:{width}} {rate:8,.0f} {spread} {60_000 / rate:8.1f} {rate / first:8.2f} {limit / rate:12.2f}"
+        yield f"{name:{width}} {rate:8,.0f} {spread} {60_000 / rate:8.1f} {times:8.2f} {below:12.2f}"
 
 
 def _together(commands, *, threads):

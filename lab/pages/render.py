@@ -18,6 +18,7 @@ from lab.ladders.goals import LADDERS
 from lab.ladders.measures import MEASURES, accuracy_with_spread, summary_row
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.numbers import in_percent, percent, rounded
+from lab.pages.speed import bench_block
 from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table, source_steps
 from lab.run.record import LAST
 from lab.run.results import load_records
@@ -301,6 +302,10 @@ def _ladder_renderer(letter):
     return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
 
 
-BLOCKS = {"navigation": navigation, "result": result, "ladders": ladders_block, "frontier": frontier_block} | {
-    f"ladder_{x}": _ladder_renderer(x) for x in LADDERS
-}
+BLOCKS = {
+    "navigation": navigation,
+    "result": result,
+    "ladders": ladders_block,
+    "frontier": frontier_block,
+    "bench": bench_block,
+} | {f"ladder_{x}": _ladder_renderer(x) for x in LADDERS}

@@ -1,11 +1,13 @@
 """The benchmark measures what it says: the same network and work on both sides."""
 
+import json
 import shutil
 
 import pytest
 import torch
 
 from lab.bench import contestants, meter, table
+from lab.pages import speed
 from lab.training.data import load_digits
 
 
@@ -38,6 +40,16 @@ def test_the_table_compares_medians_with_the_first_and_with_the_limit():
         ["500", "400", "600", "120.0", "5.00", "2.00"],
         ["1,000", "1,000", "1,000", "60.0", "10.00", "1.00"],
     ]
+
+
+def test_what_is_kept_is_what_readme_shows(tmp_path, monkeypatch):
+    rates = {"theirs": [100.0, 90.0, 300.0], "ours": [600.0, 400.0, 500.0], "limit": [1000.0] * 3}
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"machine": "2 cores", "rounds": 3, "seconds": 8.0, "rates": rates}))
+    monkeypatch.setattr(speed, "KEPT", path)
+    lines = speed.bench_block(None).splitlines()
+    assert "| ours | 500 | 5.0 | 2.00 |" in lines
+    assert lines[-1] == "2 cores; median of 3 rounds of 8 s."
 
 
 def test_the_work_of_an_image_is_what_its_convolutions_multiply():
