@@ -45,7 +45,7 @@ def test_show_layers_says_where_weights_are_counted_more_than_once(capsys):
 
 
 def test_show_change_is_the_difference_and_nothing_else(capsys):
-    utils.show_change("a04", utils.Recipe(network=model.NormedSkeleton, arguments={"dropout": 0.1}))
+    utils.show_change("a04", utils.Recipe(network=model.NormedSkeleton, arguments={"dropout": 0.1}, compiled=True))
     changed = [
         line for line in capsys.readouterr().out.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
     ]

@@ -295,6 +295,16 @@ def test_only_results_that_were_not_made_anew_await_it(tmp_path):
         assert not {record.code_digest for record in load_records(name)} & present, f"{name} was made anew"
 
 
+@pytest.mark.parametrize("path", sorted((RESULTS / "torch").glob("*.json")), ids=lambda path: path.stem)
+def test_runs_of_torch_are_those_of_the_same_recipe(path):
+    recipe = replace(RECIPES[path.stem], compiled=False)
+    records = load_records(path.stem, path.parent)
+    assert RECIPES[path.stem].compiled
+    assert records
+    for record in records:
+        assert why_refused(record, path.stem, recipe.as_dict(), recipe_digest(recipe)) is None, path.name
+
+
 def test_compiled_runs_that_wait_to_take_the_place_of_torch_s_are_of_the_present_code():
     for path in sorted((RESULTS / "compiled").glob("*.json")):
         recipe = replace(RECIPES[path.stem], compiled=True)
@@ -302,8 +312,18 @@ def test_compiled_runs_that_wait_to_take_the_place_of_torch_s_are_of_the_present
             assert why_refused(record, path.stem, recipe.as_dict(), recipe_digest(recipe)) is None, path.name
 
 
+@pytest.mark.parametrize("path", sorted((RESULTS / "errors").glob("*.json")), ids=lambda path: path.stem)
+def test_the_images_that_a_run_gets_wrong_are_as_many_as_it_counted(path):
+    errors = json.loads(path.read_text())
+    records = load_records(path.stem)
+    assert [*errors] == [str(record.seed) for record in records]
+    for record, images in zip(records, errors.values(), strict=True):
+        assert images == sorted({*images} & {*range(10_000)})
+        assert len(images) == 10_000 - record.epochs[-1]["test_correct"]
+
+
 def test_every_results_file_belongs_to_a_rung():
-    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "awaiting"}
+    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "awaiting", "bench"}
     assert names <= set(RECIPES)
     for name in names:
         content = json.loads((RESULTS / f"{name}.json").read_text())
