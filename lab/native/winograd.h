@@ -45,7 +45,7 @@ struct AtPoints {
 // A convolution of one group of images, and the gradient of its weights. If it is `turned`, it takes the weights of
 // another one, from its outputs to its inputs, and the gradient along with them.
 struct Convolution {
-    static constexpr int CACHE = 512 << 10, WORTH = 4;  // channels from which on points cost less than they save
+    static constexpr int CACHE = 512 << 10, WORTH = 4;  // bytes at the points at a time; channels from which they pay
     int inputs, outputs, k, side, columns;              // of blocks; what is right of them takes all products
     bool turned;
     std::vector<float> packed, packed_at;
