@@ -305,13 +305,6 @@ def test_runs_of_torch_are_those_of_the_same_recipe(path):
         assert why_refused(record, path.stem, recipe.as_dict(), recipe_digest(recipe)) is None, path.name
 
 
-def test_compiled_runs_that_wait_to_take_the_place_of_torch_s_are_of_the_present_code():
-    for path in sorted((RESULTS / "compiled").glob("*.json")):
-        recipe = replace(RECIPES[path.stem], compiled=True)
-        for record in load_records(path.stem, RESULTS / "compiled"):
-            assert why_refused(record, path.stem, recipe.as_dict(), recipe_digest(recipe)) is None, path.name
-
-
 @pytest.mark.parametrize("path", sorted((RESULTS / "errors").glob("*.json")), ids=lambda path: path.stem)
 def test_the_images_that_a_run_gets_wrong_are_as_many_as_it_counted(path):
     errors = json.loads(path.read_text())
