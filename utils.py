@@ -30,7 +30,9 @@ from lab.pages.tables import compare, ladder_table
 # published results, and the claims they support
 from lab.run.record import RunRecord
 from lab.run.results import load_records
-from lab.ladders.claims import Claim, difference, judge
+from lab.ladders.claims import Claim
+from lab.ladders.effects import difference
+from lab.ladders.verdicts import judge, tally_verdicts
 from lab.ladders.measures import Summary
 from lab.ladders.weights import load_weights
 
@@ -38,6 +40,9 @@ from lab.ladders.weights import load_weights
 from lab.pages.tables import audit, last_rungs, originals_table, overview, pareto_front, selection_table
 from lab.pages.tables import show_overview, tutorial_ends
 from lab.pages.plots import plot_consistency, plot_roads, plot_size_against_accuracy
+
+# every reading of the test set for a question
+from lab.pages.readings import readings_of
 
 # the two trainers
 from lab.pages.trainers import compare_trainers, judge_trainers, show_trainers

@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab.files import ROOT
+from lab.run.results import TORCH
 from lab.run.same_bits import SAME_BITS, note
 
 # run in either tree, so it may only use what has existed since the first results
 PROBE = """
-import contextlib, hashlib, json, sys
+import contextlib, dataclasses, hashlib, json, sys
 import utils
 try:
     from lab.ladders.rungs import find_rungs
@@ -27,8 +28,9 @@ except ModuleNotFoundError:  # before lab/ had rooms
     from lab.fitting import recipe_digest
     from lab.rungs import find_rungs
 
-name, images, run_dir = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+name, images, run_dir, trainer = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 recipe = {name: recipe for rung in find_rungs() for name, recipe in rung.recipes.items()}[name]
+recipe = dataclasses.replace(recipe, compiled=False) if trainer == "torch" else recipe
 with contextlib.redirect_stdout(sys.stderr):
     digits = utils.load_digits("sample", train_limit=images)
     run = utils.fit(recipe, digits, rung=name, seed=0, device="cpu", threads=1, run_dir=run_dir)
@@ -36,6 +38,7 @@ weights = hashlib.sha256()
 for key, value in run.network.state_dict().items():
     weights.update(key.encode() + value.contiguous().numpy().tobytes())
 rows = [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in run.record.epochs]
+rows = [{key: row[key] for key in row if not key.startswith("clean_train")} for row in rows]  # earlier code has none
 bits = {"epochs": rows, "clean_train_correct": run.record.clean_train_correct, "weights": weights.hexdigest()}
 print(json.dumps({"digest": recipe_digest(recipe), "bits": bits}))
 """
@@ -43,6 +46,8 @@ print(json.dumps({"digest": recipe_digest(recipe), "bits": bits}))
 
 def carry(names, commit, *, images=512, jobs=2, path=SAME_BITS):
     """Compare the code at a commit with the present code; yield a name, and None or what differs, as each is done.
+
+    Recipes that are compiled now and have runs of torch in results/torch are compared with both trainers.
 
     Args:
         names: of results, ablations included.
@@ -61,24 +66,26 @@ def carry(names, commit, *, images=512, jobs=2, path=SAME_BITS):
         try:
             hash_of_old = _git("-C", str(old), "rev-parse", "HEAD").stdout.strip()
             trees = {"old": old, "new": ROOT}
+            runs = [(name, "") for name in names]
+            runs += [(name, "torch") for name in names if (TORCH / f"{name}.json").exists()]
             pairs = {
-                name: {tag: pool.submit(_probe, tree, name, images, Path(folder) / tag) for tag, tree in trees.items()}
-                for name in names
+                run: {tag: pool.submit(_probe, tree, images, Path(folder) / tag, *run) for tag, tree in trees.items()}
+                for run in runs
             }
-            for name, pair in pairs.items():
+            for (name, trainer), pair in pairs.items():
                 before, after = pair["old"].result(), pair["new"].result()
                 difference = _first_difference(before["bits"], after["bits"])
                 if difference is None and before["digest"] != after["digest"]:
                     entry = {"rung": name, "old": before["digest"], "new": after["digest"]}
                     note(path, entry | {"commit": hash_of_old, "images": images})
-                yield name, difference
+                yield f"{name}, {trainer}" if trainer else name, difference
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after an error the remaining runs are pointless
             _git("worktree", "remove", "--force", str(old))
 
 
-def _probe(tree, name, images, run_dir):
-    command = [sys.executable, "-c", PROBE, name, str(images), str(run_dir)]
+def _probe(tree, images, run_dir, name, trainer):
+    command = [sys.executable, "-c", PROBE, name, str(images), f"{run_dir}{trainer}", trainer]
     environment = os.environ | {"PYTHONUTF8": "1"}  # earlier code read files in the locale's encoding
     done = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", env=environment)
     if done.returncode:

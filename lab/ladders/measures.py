@@ -34,8 +34,7 @@ MEASURES = {
         Measure("test accuracy", lambda record: 100 * record.last5),
         Measure("final test accuracy", lambda record: 100 * record.final),
         Measure("clean train accuracy", lambda record: 100 * record.clean_train),
-        # overfitting is judged on this alone: after the last epoch, when both sides are measured
-        Measure("gap", lambda record: 100 * (record.clean_train - record.final), signed),
+        Measure("gap", lambda record: 100 * statistics.mean(record.gaps), signed),  # overfitting is judged on it alone
         Measure("first epoch", lambda record: 100 * record.test_accuracies[0]),
         Measure("swing", _swing),  # among the last epochs
         Measure("best minus mean", lambda record: 100 * (record.best - record.last5)),

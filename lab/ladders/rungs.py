@@ -130,14 +130,14 @@ class Rung(Notebook):
         """Published recipes by name of their results: the rung itself first, then its ablations if it has any.
 
         They are what the cells tagged "recipe" and "ablations" make, run with the default parameters, and with what
-        the cells above define: a network may be a class in a cell of its own.
+        the cells above each define: a network may be a class in a cell of its own.
         """
         scope = self.defaults() | {"__name__": "__main__"}  # as in the notebook
         scope |= {"model": model, "utils": NAMES}
-        self._define(scope)
-        self.run_cell("recipe", scope)
-        if self.has("ablations"):
-            self.run_cell("ablations", scope)
+        cells = iter(enumerate(self.cells))
+        for tag in ("recipe", "ablations") if self.has("ablations") else ("recipe",):
+            self._define(scope, itertools.takewhile(lambda numbered, tag=tag: tag not in _tags(numbered[1]), cells))
+            self.run_cell(tag, scope)
         if not isinstance(scope.get("recipe"), Recipe):
             raise ValueError(f"{self.path.name}: the cell tagged 'recipe' sets no recipe = utils.Recipe(...)")
         ablations = scope.get("ablations", {})
@@ -145,10 +145,9 @@ class Rung(Notebook):
             raise ValueError(f"{self.path.name}: ablation {foreign[0]!r} must be called {self.id}_ and what it changes")
         return {self.id: scope["recipe"]} | ablations
 
-    def _define(self, scope):
-        """Run imports, functions and classes of the cells above the recipe; of plain Python only."""
-        above = itertools.takewhile(lambda cell: "recipe" not in _tags(cell), self.cells)
-        for position, cell in enumerate(above):
+    def _define(self, scope, cells):
+        """Run imports, functions and classes of some numbered cells; of plain Python only."""
+        for position, cell in cells:
             text = "".join(cell["source"])
             if cell["cell_type"] == "code" and "setup" not in _tags(cell):
                 with contextlib.suppress(SyntaxError):  # such as %matplotlib inline

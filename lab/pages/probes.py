@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab.tracing.acting import blank_images, undisturbed
 from lab.training.data import CLASSES
-from lab.training.loop import evaluate, prepare
+from lab.training.loop import evaluate, measure_anew, prepare
+from lab.training.statistics import normalisations
 
-IMAGES, BATCH = 10_000, 500
+IMAGES = 10_000
 
 
 def variance_shift(run):
@@ -38,10 +38,11 @@ def variance_shift(run):
 
         return hook
 
-    for name, module in _normalisations(network).items():
+    for name, module in normalisations(network).items():
         module.register_forward_hook(record(name))
     with torch.inference_mode():
-        network(_batches(run, IMAGES)[0])
+        device = next(network.parameters()).device
+        network(prepare(run.digits.train.first(IMAGES).to(device).images, ()))
     table = pd.DataFrame(ratios, columns=["batch normalisation", "met / stored"])
     return table.set_index("batch normalisation").round(2)
 
@@ -52,16 +53,9 @@ def remeasure(run):
     Returns: DataFrame with the accuracy on training and test images, in percent, as trained and measured anew.
     Raises: as `variance_shift`.
     """
-    network = copy.deepcopy(run.network).eval()
-    for module in _normalisations(network).values():
-        module.reset_running_stats()
-        module.momentum = None  # a plain average over the batches to come
-        module.train()
-    with torch.no_grad():
-        for images in _batches(run, BATCH):
-            network(images)
-    rows = {"as trained": run.network, "measured anew": network}
-    device = next(network.parameters()).device
+    device = next(run.network.parameters()).device
+    anew = measure_anew(run.network, run.recipe, run.digits.train.first(IMAGES).to(device))
+    rows = {"as trained": run.network, "measured anew": anew}
     splits = {"clean train, %": run.digits.train.first(IMAGES), "test, %": run.digits.test}
     table = {
         column: [
@@ -70,20 +64,6 @@ def remeasure(run):
         for column, split in splits.items()
     }
     return pd.DataFrame(table, index=pd.Index(rows, name="statistics")).round(2)
-
-
-def _normalisations(network):
-    """By name, all batch normalisations that store statistics; the others have only those of the batch."""
-    found = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
-    found = {name: module for name, module in found.items() if module.running_var is not None}
-    if not found:
-        raise ValueError(f"{type(network).__name__} has no batch normalisation that stores statistics")
-    return found
-
-
-def _batches(run, size):
-    device = next(run.network.parameters()).device
-    return prepare(run.digits.train.first(IMAGES).to(device).images, ()).split(size)
 
 
 def signal_strength(recipes, split):

@@ -16,10 +16,11 @@ from pathlib import Path
 from lab.files import ROOT, write_atomically
 from lab.ladders.goals import LADDERS
 from lab.ladders.measures import MEASURES, accuracy_with_spread, summary_row
+from lab.ladders.originals import source_steps
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.numbers import in_percent, percent, rounded
 from lab.pages.speed import bench_block
-from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table, source_steps
+from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table
 from lab.run.record import LAST
 from lab.run.results import load_records
 from lab.tracing.receptive_field import known_receptive_field, receptive_field

@@ -5,24 +5,18 @@ import statistics
 
 import pandas as pd
 
-from lab.files import ROOT
-from lab.ladders.claims import Claim, compare_runs, format_difference, judge
+from lab.ladders.effects import compare_runs, format_difference
 from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread, summary_row
+from lab.ladders.originals import original_claims, source_steps
 from lab.ladders.rungs import find_rung, find_rungs
+from lab.ladders.verdicts import Family, judge
 from lab.numbers import rounded, signed
 from lab.pages.probes import multiply_accumulates
 from lab.run.record import LAST
 from lab.run.results import load_records
-from lab.run.schema import read_json
 from lab.tracing.receptive_field import known_receptive_field
 
 TUTORIAL_ENDS = " (where the tutorial ends)"
-ORIGINALS = ROOT / "results" / "originals.json"
-
-
-def source_steps():
-    """What every step of the originals logged and said, by name."""
-    return read_json(ORIGINALS, "list of source steps")
 
 
 def ladder_table(letter, *, up_to=None):
@@ -203,11 +197,15 @@ def audit():
 
     Returns: table of `judge`, with the step that claims it. A claim without runs is "not shown".
     """
-    steps = source_steps()
-    claims = [(name, Claim(**claim)) for name, step in steps.items() for claim in step.get("claims", [])]
-    table = judge([claim for _, claim in claims])
+    claims = original_claims()
+    family = Family.of_all_pages()
+    table = judge([claim for _, claim in claims], family)
     table.insert(0, "step", [name for name, _ in claims])
     table.insert(1, "rung", [claim.of for _, claim in claims])
+    table["by Holm"] = [
+        "" if claim.finding == "not shown" else "stands" if family.survives(claim, "Holm") else "falls"
+        for _, claim in claims
+    ]
     return table
 
 

@@ -4,14 +4,13 @@ import statistics
 
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from lab.ladders.claims import Difference, difference_from, format_difference
+from lab.ladders.effects import difference_from, format_difference
 from lab.ladders.measures import MEASURES
 from lab.ladders.rungs import find_rungs
-from lab.numbers import rounded
-from lab.run.results import RESULTS, load_records
-
-TORCH = RESULTS / "torch"  # published results of recipes that are compiled now
+from lab.numbers import rounded, signed
+from lab.run.results import RESULTS, TORCH, load_records
 
 
 def compare_trainers(folder=TORCH):
@@ -45,7 +44,7 @@ def _row(theirs, ours, measure):
         "difference": found.estimate,
         "low": found.low,
         "high": found.high,
-        "p": stats.ttest_1samp(differences, 0).pvalue,
+        "p": found.p_value(),
         "seeds": len(differences),
         "torch, s": _seconds(theirs),
         "compiled, s": _seconds(ours),
@@ -67,7 +66,7 @@ def judge_trainers(table):
     """
     values = table["p"]
     combined, even = stats.combine_pvalues(values).pvalue, stats.kstest(values, "uniform").pvalue
-    smallest = min(1.0, values.min() * len(values))
+    smallest = multipletests(values, method="holm")[1].min()
     rows = {
         "p of all rows together (Fisher)": f"{combined:.2f}",
         "p of an even spread of p values (Kolmogorov-Smirnov)": f"{even:.2f}",
@@ -81,7 +80,7 @@ def show_trainers(table):
     """The table as text for a page, without the numbers that only the joint test needs."""
     shown = table[["torch", "compiled"]].map(rounded)
     found = table[["difference", "low", "high"]].itertuples(index=False)
-    shown["difference, points"] = [format_difference(Difference(*ends, None)) for ends in found]
+    shown["difference, points"] = [f"{signed(middle)} [{signed(low)}, {signed(high)}]" for middle, low, high in found]
     shown["p"] = table["p"].map("{:.2f}".format)
     for column in ("seeds", "torch, s", "compiled, s"):
         shown[column] = table[column].map("{:,.0f}".format)

@@ -14,8 +14,8 @@ def recipe_digest(recipe):
 
     Raises: Untraceable naming what cannot be followed.
     """
-    own = recipe.network, recipe.arguments, OPTIMIZERS[recipe.optimizer], recipe.augmentation, recipe.schedule
-    roots = [begin, run_epoch, evaluate, Recipe.build_network, *own]
+    own = [recipe.network, recipe.arguments, recipe.initialisation, recipe.augmentation, recipe.schedule]
+    roots = [begin, run_epoch, evaluate, Recipe.build_network, OPTIMIZERS[recipe.optimizer], *own]
     return code_digest(*roots, *([trainer.COMPILED] if recipe.compiled else []))
 
 

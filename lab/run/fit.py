@@ -17,11 +17,20 @@ from lab.run.fingerprint import take_fingerprint
 from lab.run.machine import choose_device, choose_threads, choose_trainer, keep_freed_memory, use_threads
 from lab.run.parameters import check_values
 from lab.run.progress import EpochLines, Stopped
-from lab.run.record import UNTRACEABLE, RunRecord
+from lab.run.record import LAST, UNTRACEABLE, RunRecord
 from lab.run.results import folder_of
 from lab.run.trainable import require_trainable
 from lab.training.data import SIZES, Digits, identify
-from lab.training.loop import TrainingDiverged, begin, evaluate, infer_with_torch, predict, run_epoch
+from lab.training.loop import (
+    TrainingDiverged,
+    begin,
+    evaluate,
+    find_errors,
+    infer_with_torch,
+    measured,
+    predict,
+    run_epoch,
+)
 from lab.training.recipe import Recipe, splits_of
 
 RULES = {
@@ -95,14 +104,16 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
             while len(record.epochs) < recipe.epochs:
                 epoch = len(record.epochs) + 1
                 with _stoppable(f"stopped in epoch {epoch}"), _named_if_diverged(epoch, kept):
-                    row = run_epoch(trainee, recipe, train, held_out, test, trainer, advance=lines.advance)
+                    late = epoch > recipe.epochs - LAST
+                    row = run_epoch(trainee, recipe, train, held_out, test, trainer, clean=late, advance=lines.advance)
                     record.epochs.append({"epoch": epoch, **row})
                     kept.save(trainee)
                 lines.show(record.epochs[-1])
-        clean = evaluate(trainee.outcome, train, recipe, infer=trainer.infer)
-        record.finish(clean.correct, clean.total)
+        network = measured(trainee, recipe, train)
+        clean = evaluate(network, train, recipe, infer=trainer.infer)  # a checkpoint of earlier code does not hold it
+        record.finish(clean.correct, clean.total, find_errors(network, test, recipe, infer=trainer.infer))
         kept.write_record()
-    return Run(trainee.outcome.eval(), digits, recipe, record, read_back, trainer.infer)
+    return Run(network.eval(), digits, recipe, record, read_back, trainer.infer)
 
 
 @contextlib.contextmanager

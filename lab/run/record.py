@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ TARGET = Fraction("0.994")
 TEST_IMAGES = 10_000
 UNTRACEABLE = "untraceable: "  # precedes the reason, in place of a digest
 RUN_RECORD = "run record"  # a kind of file
+OUTCOME = ("epochs", "clean_train", "errors")  # how the fields begin that say what came of a run
 COMPILED = "lab/native"  # names the trainer among the versions of a run that it made
 
 RECIPE = schema_of({"network": str, "epochs": int, "held_out": float})
@@ -30,8 +31,9 @@ EPOCH = object_schema(
         **{f"{split}_{count}": schema_of(int) for split in ("train", "test") for count in ("correct", "total")},
         **{f"{split}_loss": schema_of(float) for split in ("train", "test")},
     },
-    {"held_out_correct": schema_of(int), "held_out_total": schema_of(int), "held_out_loss": schema_of(float)}
-    | {f"{split}_seconds": schema_of(float) for split in ("train", "held_out", "test")},
+    {f"{split}_{count}": schema_of(int) for split in ("held_out", "clean_train") for count in ("correct", "total")}
+    | {f"{split}_loss": schema_of(float) for split in ("held_out", "clean_train")}
+    | {f"{split}_seconds": schema_of(float) for split in ("train", "held_out", "test", "clean_train")},
     additionalProperties=False,
 )
 EPOCHS = {"type": "array", "items": EPOCH}
@@ -47,8 +49,9 @@ class RunRecord:
 
     `epochs` holds a row per epoch: losses are means per image in nats, seconds are wall-clock.
     `clean_train_correct` counts the training images that the final network classifies correctly in eval mode
-    and without augmentation; it is None until the run has finished. `fingerprint` is of the run's first batches, see
-    `lab.run.fingerprint`; records of earlier code have none.
+    and without augmentation, `errors` are the test images that it gets wrong, by index; both are None until the run has
+    finished. `fingerprint` is of the run's first batches, see `lab.run.fingerprint`. Records of earlier code have
+    neither errors nor fingerprint.
     """
 
     rung: str
@@ -66,19 +69,21 @@ class RunRecord:
     clean_train_correct: int | None = None
     clean_train_total: int | None = None
     fingerprint: str | None = field(default=None, metadata={"optional": True})
+    errors: list[int] | None = field(default=None, metadata={"optional": True})
 
-    def finish(self, correct, total):
-        self.clean_train_correct, self.clean_train_total = correct, total
+    def finish(self, correct, total, errors):
+        self.clean_train_correct, self.clean_train_total, self.errors = correct, total, errors
 
     def key(self):
         """Twelve hex digits over all that decides the bits of the run: equal keys, equal numbers."""
-        identity = {name: value for name, value in asdict(self).items() if not name.startswith(("epochs", "clean_"))}
+        identity = {name: value for name, value in asdict(self).items() if not name.startswith(OUTCOME)}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_json(self):
         """JSON with one epoch per line, so that two records can be compared by eye and by git."""
         values = asdict(self)
-        lines = [f'"{name}": {json.dumps(values[name])}' for name in values if name != "epochs"]
+        optional = {item.name for item in fields(self) if item.metadata.get("optional") and values[item.name] is None}
+        lines = [f'"{name}": {json.dumps(values[name])}' for name in values if name not in {"epochs"} | optional]
         rows = ",\n  ".join(json.dumps(row) for row in self.epochs)
         return "{" + ",\n ".join([*lines, f'"epochs": [\n  {rows}]']) + "}\n"
 
@@ -110,6 +115,13 @@ class RunRecord:
         return Fraction(self.clean_train_correct, self.clean_train_total)
 
     @property
+    def gaps(self):
+        """Clean training accuracy minus test accuracy, after each of the last epochs; runs of earlier code have one."""
+        rows = [row for row in self.epochs if "clean_train_correct" in row]
+        clean = [Fraction(row["clean_train_correct"], row["clean_train_total"]) for row in rows] or [self.clean_train]
+        return [one - other for one, other in zip(clean, self.test_accuracies[-len(clean) :], strict=True)]
+
+    @property
     def steady(self):
         """Whether each of the last epochs reached the target."""
         return min(self.test_accuracies[-LAST:]) >= TARGET
@@ -139,4 +151,5 @@ class RunRecord:
 
 SCHEMAS[RUN_RECORD] = schema_of(RunRecord)
 SCHEMAS["list of epochs"] = EPOCHS
+SCHEMAS["file of errors"] = schema_of(dict[str, list[int]])
 SCHEMAS["file of results"] = schema_of({"rung": str, "recipe": dict, "runs": list[RunRecord]})

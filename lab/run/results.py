@@ -1,6 +1,11 @@
-"""The published results, results/<rung>.json: what is read from there, and what may be added."""
+"""The published results: what is read from there, and what may be added.
+
+results/<rung>.json holds the runs, results/errors/<rung>.json which test images each of them gets wrong after its last
+epoch, by seed; the latter is a file of its own, because nobody reads it by eye.
+"""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from lab.files import ROOT, write_atomically
@@ -11,6 +16,8 @@ from lab.training.data import MNIST_DIGEST, SIZES
 from lab.training.recipe import without_held_out
 
 RESULTS = ROOT / "results"
+TORCH = RESULTS / "torch"  # of recipes that are compiled now, when torch trained them
+ERRORS = "errors"  # a folder in either
 OTHER_RECIPE = "its recipe is not the one in the notebook"
 
 
@@ -26,13 +33,21 @@ def load_records(rung, folder=RESULTS):
     path = Path(folder) / f"{rung}.json"
     if not path.exists():
         return []
-    records = [RunRecord(**run) for run in read_json(path, "file of results")["runs"]]
+    errors = read_errors(rung, folder)
+    runs = read_json(path, "file of results")["runs"]
+    records = [RunRecord(**run | {"errors": errors.get(str(run["seed"]))}) for run in runs]
     seeds = [record.seed for record in records]
     for record in records:
         reason = why_impossible(record, rung) or ("it is there twice" if seeds.count(record.seed) > 1 else None)
         if reason:
             raise DamagedFile(f"{path}, seed {record.seed}: {reason}. Restore the file from a good copy")
     return records
+
+
+def read_errors(rung, folder=RESULTS):
+    """Which test images each published run gets wrong, as indices, by seed as text; runs of earlier code have none."""
+    path = Path(folder) / ERRORS / f"{rung}.json"
+    return read_json(path, "file of errors") if path.exists() else {}
 
 
 def published_recipe(name, folder=RESULTS):
@@ -84,11 +99,20 @@ def merge_records(rung, recipe, digest, run_dir, folder=RESULTS):
         kept[record.seed] = record
     if kept:
         runs = [kept[seed] for seed in sorted(kept)]
-        text = ",\n".join(run.to_json().strip() for run in runs)
-        header = f'{{"rung": {json.dumps(rung)},\n "recipe": {json.dumps(recipe)},\n "runs": [\n'
-        write_atomically(Path(folder) / f"{rung}.json", header + text + "\n]}\n")
+        _write(runs, rung, recipe, Path(folder))
     reasons = {seed: reason for seed, reason in left_out.items() if seed not in kept}
     return [kept[seed] for seed in sorted(kept)], reasons
+
+
+def _write(runs, rung, recipe, folder):
+    """The two files of some runs."""
+    errors = [f' "{run.seed}": {json.dumps(run.errors)}' for run in runs if run.errors is not None]
+    if errors:
+        (folder / ERRORS).mkdir(exist_ok=True)
+        write_atomically(folder / ERRORS / f"{rung}.json", "{\n" + ",\n".join(errors) + "\n}\n")
+    text = ",\n".join(replace(run, errors=None).to_json().strip() for run in runs)
+    header = f'{{"rung": {json.dumps(rung)},\n "recipe": {json.dumps(recipe)},\n "runs": [\n'
+    write_atomically(folder / f"{rung}.json", header + text + "\n]}\n")
 
 
 def why_refused(record, rung, recipe, digest):
@@ -140,10 +164,16 @@ def why_impossible(record, rung):
         "it has not finished": clean is not None,
         "its epochs are not those of its recipe": [row["epoch"] for row in record.epochs]
         == [*range(1, record.recipe["epochs"] + 1)],
+        "its errors are not those that its last epoch counts": record.errors is None
+        or len({*record.errors}) == len(record.errors) == _errors_counted(record),
         "its counts are impossible": all(_counts_are_possible(row, full) for row in record.epochs)
         and (clean or 0) <= record.clean_train_total == full,
     }
     return next((reason for reason, holds in checks.items() if not holds), None)
+
+
+def _errors_counted(record):
+    return record.epochs[-1]["test_total"] - record.epochs[-1]["test_correct"] if record.epochs else 0
 
 
 def _counts_are_possible(row, train_total):

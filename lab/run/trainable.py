@@ -1,12 +1,14 @@
 """Whether network, loss, distortions and data of a run fit each other, checked before anything is trained."""
 
 import copy
+from dataclasses import replace
 
 import torch
 
 from lab.training.data import CLASSES
 from lab.training.loop import LOSS_FUNCTIONS, forward, prepare
 from lab.training.recipe import without_held_out
+from lab.training.statistics import normalisations
 
 REMEDIES = {  # by what torch or Python says
     "view size": "Images are channels last here: use x.flatten(1) or x.reshape(...) in place of x.view(...).",
@@ -28,6 +30,12 @@ def require_trainable(recipe, digits):
         )
     recipe.as_dict()
     _try_augmentation(recipe)
+    _try_initialisation(recipe)
+    if recipe.remeasure:
+        try:
+            normalisations(recipe.specimen())
+        except ValueError as error:
+            raise ValueError(f"Recipe: remeasure=True, but {error}") from None
     if not images or not len(digits.test):
         raise ValueError(f"{digits} leave nothing to train or to test on")
     if recipe.held_out and not 0 < kept < images:
@@ -53,6 +61,18 @@ def _try(recipe, count, made, *, training, remedy=""):
         told = " ".join([reason.rstrip(".") + ".", *remedies, remedy]).strip()
         raise ValueError(f"{made} cannot be used on images of 28x28: {told}") from error
     return outputs.detach()
+
+
+def _try_initialisation(recipe):
+    """ValueError naming an initialisation that changes no weight, such as one that returns new ones instead."""
+    networks = []
+    for other in (recipe, replace(recipe, initialisation=None)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            networks.append(other.build_network())
+    pairs = zip(*(network.parameters() for network in networks), strict=True)
+    if recipe.initialisation and all(torch.equal(*pair) for pair in pairs):
+        raise ValueError(f"Recipe: initialisation={recipe.initialisation!r} must change the weights that it is given")
 
 
 def _try_augmentation(recipe):

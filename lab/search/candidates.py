@@ -11,7 +11,7 @@ Schedules and transforms are written as in records: {"name": "OneCycleLR", "max_
 from dataclasses import fields
 
 import model
-from lab.ladders import claims
+from lab.ladders import effects
 from lab.ladders.cells import SCHEDULES, TRANSFORMS
 from lab.rules import check, is_a, number, one_of
 from lab.run.results import RESULTS, published_recipe
@@ -75,10 +75,10 @@ def name_in_words(settings):
 
 
 def draws(settings):
-    """What decides random numbers, see `lab.ladders.claims.draws`; a different activation draws the same."""
+    """What decides random numbers, see `lab.ladders.effects.draws`; a different activation draws the same."""
     recipe = build_recipe(settings).as_dict()
     recipe["arguments"].pop("activation", None)
-    return claims.draws(recipe)
+    return effects.draws(recipe)
 
 
 def _from_layers(settings):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lab.ladders.claims import compare_seeds, format_difference
+from lab.ladders.effects import compare_seeds, format_difference
 from lab.numbers import in_percent, rounded
 from lab.pages.plots import draw_target, finish
 from lab.run.record import LAST

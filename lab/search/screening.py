@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 from scipy.linalg import hadamard
 
-from lab.ladders.claims import CONFIDENCE
+from lab.ladders.effects import CONFIDENCE
 
 
 def screen(settings):

@@ -17,6 +17,7 @@ from lab.training.augment import distort
 from lab.training.averaging import build_average
 from lab.training.data import normalise
 from lab.training.schedules import build_schedule, step_after_batch, step_after_epoch
+from lab.training.statistics import without_statistics
 from lab.training.streams import RandomStream
 
 LOSS_FUNCTIONS = {"cross_entropy": F.cross_entropy, "nll": F.nll_loss}
@@ -52,7 +53,7 @@ class Trainee:
 
     @property
     def outcome(self):
-        """The network that is measured and kept: the averaged one, where the recipe keeps an average."""
+        """What training has made: the averaged network, where the recipe keeps an average."""
         return self.average.module if self.average else self.network
 
 
@@ -154,6 +155,32 @@ def evaluate(network, split, recipe, *, infer=infer_with_torch, batch_size=500):
     return EpochStats(correct, len(split), loss_sum / len(split), time.perf_counter() - started)
 
 
+def measured(trainee, recipe, train):
+    """The network that is measured and kept: the outcome of training, with new statistics if the recipe says so."""
+    return measure_anew(trainee.outcome, recipe, train) if recipe.remeasure else trainee.outcome
+
+
+def measure_anew(network, recipe, split, *, images=10_000, batch_size=500):
+    """A copy whose batch normalisations store what they meet without dropout and distortions; no weight changes.
+
+    Args:
+        split: the first `images` of its images are shown, uint8 (N, 1, 28, 28), on the network's device.
+
+    Raises: ValueError naming the network, if none of its normalisations stores statistics.
+    """
+    network = without_statistics(network)
+    with torch.no_grad():
+        for batch in split.first(images).images.split(batch_size):
+            forward(network, prepare(batch, ()), recipe)
+    return network.eval()
+
+
+def find_errors(network, split, recipe, *, infer=infer_with_torch):
+    """Which images of a split the network gets wrong, as indices, from the logits that `evaluate` counts."""
+    wrong = [logits.argmax(1) != labels for logits, labels in infer(network, split, recipe)]
+    return torch.cat(wrong).nonzero().flatten().tolist()
+
+
 def predict(network, split, recipe, *, infer=infer_with_torch):
     """Class probabilities, float32 (N, 10) on the CPU, computed exactly as `evaluate` computes its logits."""
     return torch.cat([logits.softmax(1).cpu() for logits, _ in infer(network, split, recipe)])
@@ -170,16 +197,22 @@ def forward(network, images, recipe):
         return network(images).float()
 
 
-def run_epoch(trainee, recipe, train, held_out, test, trainer, *, advance=None):
+def run_epoch(trainee, recipe, train, held_out, test, trainer, *, clean=False, advance=None):
     """Train once over the data, measure, step the schedule; return the epoch as a row of the run record.
+
+    Args:
+        clean: whether to measure on the training images, too, as on the test images.
 
     Raises: TrainingDiverged, also if the last step of the epoch broke the weights after its last loss was seen.
     """
     row = {"learning_rate": trainee.optimizer.param_groups[0]["lr"]}
     parts = {"train": trainer.train_epoch(trainee, recipe, train, advance=advance)}
+    network = measured(trainee, recipe, train)
     if held_out:
-        parts["held_out"] = evaluate(trainee.outcome, held_out, recipe, infer=trainer.infer)
-    parts["test"] = evaluate(trainee.outcome, test, recipe, infer=trainer.infer)
+        parts["held_out"] = evaluate(network, held_out, recipe, infer=trainer.infer)
+    parts["test"] = evaluate(network, test, recipe, infer=trainer.infer)
+    if clean:
+        parts["clean_train"] = evaluate(network, train, recipe, infer=trainer.infer)
     for name, stats in parts.items():
         row |= {f"{name}_loss": stats.loss, f"{name}_correct": stats.correct, f"{name}_total": stats.total}
         row |= {f"{name}_seconds": round(stats.seconds, 3)}

@@ -1,6 +1,7 @@
 """A recipe: everything that decides a number, as data that can be printed, compared and stored."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 
@@ -12,7 +13,7 @@ from lab.tracing.acting import refuse_lazy
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import Schedule
 
-WRITTEN_IF_ON = ("average", "compiled")  # settings added when results already existed
+WRITTEN_IF_ON = ("initialisation", "average", "remeasure", "compiled")  # settings added when results already existed
 
 
 def _is_transform(value):
@@ -22,6 +23,10 @@ def _is_transform(value):
 RULES = {
     "network": Rule("a class of networks", lambda value: isinstance(value, type) and issubclass(value, nn.Module)),
     "arguments": is_a(dict, "a dictionary"),
+    "initialisation": Rule(
+        "a function that fills a tensor of weights, such as torch.nn.init.kaiming_normal_, or None",
+        lambda value: value is None or callable(value),
+    ),
     "epochs": whole(1, 10_000),
     "batch_size": whole(1, 1_000_000),
     "loss": one_of("cross_entropy", "nll"),
@@ -42,6 +47,7 @@ RULES = {
     ),
     "precision": one_of("float32", "bfloat16"),
     "average": number(0, below=1),
+    "remeasure": flag(),
     "compiled": flag(),
 }
 
@@ -55,6 +61,7 @@ class Recipe:
 
     network: type[nn.Module]
     arguments: dict = field(default_factory=dict)  # of the network
+    initialisation: Callable | None = None  # of the weights of convolutions and linear layers; None: torch's own
     epochs: int = 15
     batch_size: int = 128
     loss: str = "cross_entropy"  # of logits; "nll" of log-probabilities
@@ -69,6 +76,7 @@ class Recipe:
     held_out: float = 0  # number of last training images, or their share if below 1: not trained on, watched
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
     average: float = 0.0  # final decay per batch of a running average of weights and statistics; 0: none kept
+    remeasure: bool = False  # before each measurement, statistics of batch normalisation anew, with dropout off
     compiled: bool = False  # train with lab/native on a CPU, where it can: the same but for rounding, and faster
 
     def __post_init__(self):
@@ -91,6 +99,11 @@ class Recipe:
     def build_network(self):
         network = self.network(**self.arguments)
         refuse_lazy(network)
+        if self.initialisation:
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    with torch.no_grad():
+                        self.initialisation(module.weight)
         return network
 
     def build_optimizer(self, network):

@@ -1,22 +1,24 @@
 """Intervals against textbook and scipy, in closed form and by simulation; claims against runs made to decide them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp, ttest_ind, ttest_rel
 
 from lab.ladders import claims
-from lab.ladders.claims import (
+from lab.ladders.claims import Claim
+from lab.ladders.effects import (
     CONFIDENCE,
-    Claim,
+    Difference,
     compare_changes,
     compare_runs,
     contrast,
     difference,
     difference_from,
-    judge,
 )
+from lab.ladders.verdicts import CORRECTIONS, Family, correct, judge, seeds_needed, seeds_to_decide
 from lab.run.record import RunRecord
 
 
@@ -55,7 +57,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 def test_one_seed_gives_no_interval(pair):
     found = difference(*pair)
     assert found.estimate == pytest.approx(np.mean(pair[0]) - np.mean(pair[1]))
-    assert (found.low, found.high) == (None, None)
+    assert (found.interval, found.low, found.high, found.error) == (None,) * 4
 
 
 def test_equal_seeds_have_an_interval_of_no_width():
@@ -65,9 +67,11 @@ def test_equal_seeds_have_an_interval_of_no_width():
 
 def test_the_interval_of_two_groups_is_scipys():
     after, before = [99.41, 99.45, 99.38, 99.5], [99.3, 99.1, 99.35]
-    expected = ttest_ind(after, before, equal_var=False).confidence_interval(CONFIDENCE)
+    expected = ttest_ind(after, before, equal_var=False)
     found = difference(after, before)
-    np.testing.assert_allclose([found.low, found.high], expected, atol=1e-9)
+    np.testing.assert_allclose(found.interval, expected.confidence_interval(CONFIDENCE), atol=1e-9)
+    assert found.p_value() == pytest.approx(expected.pvalue)
+    assert found.spread == pytest.approx(math.hypot(np.std(after, ddof=1), np.std(before, ddof=1)))
 
 
 def test_a_contrast_of_equal_spreads_has_the_degrees_of_freedom_of_all():
@@ -91,8 +95,10 @@ def test_a_contrast_covers_the_truth_as_often_as_it_says():
 
 def test_interval_of_one_group_is_students():
     values = np.random.default_rng(1).normal(99.4, 0.05, 5).tolist()
-    found, expected = difference_from(values, 99.3), ttest_1samp(values, 99.3).confidence_interval(CONFIDENCE)
-    np.testing.assert_allclose([found.low, found.high], np.array(expected) - 99.3, atol=1e-9)
+    found, expected = difference_from(values, 99.3), ttest_1samp(values, 99.3)
+    np.testing.assert_allclose(found.interval, np.array(expected.confidence_interval(CONFIDENCE)) - 99.3, atol=1e-9)
+    assert found.p_value() == pytest.approx(expected.pvalue)
+    assert found.spread == pytest.approx(np.std(values, ddof=1))
     assert difference_from([99.4]).low is None
 
 
@@ -128,7 +134,7 @@ def published(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "verdict"),
+    ("arguments", "finding"),
     [
         (("high", "above", "low"), "shown"),
         (("low", "above", "high"), "refuted"),
@@ -153,8 +159,63 @@ def published(monkeypatch):
         (("fitted", "above", 0.3, "gap"), "shown"),
     ],
 )
-def test_verdicts(arguments, verdict, published):
-    assert Claim("So it is.", *arguments).verdict == verdict
+def test_findings(arguments, finding, published):
+    claim = Claim("So it is.", *arguments)
+    assert claim.finding == finding
+    if claim.p_value is not None:  # the interval and the p value decide alike
+        found = claim.compare()
+        bounds = (-claim.margin, claim.margin) if claim.relation == "within" else (claim.boundary(found.estimate),)
+        assert any(found.low <= bound <= found.high for bound in bounds) == (finding == "not shown")
+
+
+def test_runs_equal_to_the_last_bit_decide(published):
+    published |= {"same": runs(99.40, 99.45, 99.50, network="B", schedule={"name": "StepLR"})}
+    assert Claim("It gains.", "same", "above", "high").finding == "refuted"
+    assert Claim("It is the same.", "same", "within", "high", "test accuracy", 0.01).finding == "shown"
+
+
+@pytest.mark.parametrize(("correction", "kept"), [("Benjamini-Hochberg", 4), ("Holm", 3)])
+def test_corrections_are_those_of_the_paper(correction, kept):
+    """The example of Benjamini & Hochberg 1995, section 3; Holm stops at 0.0095, which is above 0.05 / 12."""
+    values = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719]
+    values += [0.6528, 0.7590, 1.0]
+    corrected = correct(dict(enumerate(values)), CORRECTIONS[correction])
+    assert [corrected[position] < 0.05 for position in range(15)] == [True] * kept + [False] * (15 - kept)
+
+
+def test_a_verdict_says_what_a_reader_should_know(published):
+    up = Claim("Up.", "high", "above", "low")
+    assert Family([up]).verdict(up) == "shown"
+    others = [Claim("Who knows.", "high", "above", "also_high", margin=-step / 1e6) for step in range(200)]
+    assert Family([up, *others]).verdict(up) == "shown, uncorrected"
+    told = replace(up, together_with="its length", afterwards=True)
+    assert Family([told]).verdict(told) == "shown together with its length, asked afterwards"
+    open_claim = replace(others[0], together_with="its length", afterwards=True)
+    assert Family([open_claim]).verdict(open_claim) == "not shown, asked afterwards"
+
+
+def test_a_comparison_counts_once_in_a_family(published):
+    up = Claim("Up.", "high", "above", "low")
+    assert len(Family([up, replace(up, sentence="It rises.")]).p_values) == 1
+    assert Family([Claim("Who knows.", "single", "above", "low")]).p_values == {}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_as_many_seeds_as_it_says_decide_four_times_out_of_five(groups):
+    generator, studies = np.random.default_rng(groups), 2_000
+    found = Difference(0.7, (5,) * groups, 0.5, 4, spread=math.sqrt(groups))  # every run has a deviation of 1
+    needed = seeds_needed(found, 0.0)
+    samples = generator.normal(size=(groups, studies, needed))
+    samples[0] += 0.7
+    p_values = (ttest_1samp(samples[0], 0, axis=1) if groups == 1 else ttest_ind(*samples, axis=1)).pvalue
+    assert abs(np.mean(p_values < 0.05) - 0.8) < 0.05
+
+
+def test_open_claims_say_how_many_seeds_they_would_take(published):
+    assert seeds_to_decide(Claim("Up.", "high", "above", "low")) == ""
+    assert seeds_to_decide(Claim("Up.", "single", "above", "low")) == ""
+    assert int(seeds_to_decide(Claim("Up.", "high", "above", 99.4))) in range(4, 12)
+    assert seeds_to_decide(Claim("Up.", "also_high", "above", "high")) == "over 1,000"
 
 
 def test_seeds_pair_where_all_random_numbers_are_the_same():
@@ -192,9 +253,9 @@ def test_a_claim_of_two_changes(published):
     four = {"both": 99.6, "one": 99.3, "other": 99.2, "neither": 99.1}
     published |= {name: runs(mean - 0.01, mean, mean + 0.01, network=name) for name, mean in four.items()}
     claim = Claim("They act together.", "both", "above", ("one", "other", "neither"))
-    assert (claim.verdict, claim.compared) == ("shown", "test accuracy, both minus one, beyond other minus neither")
+    assert (claim.finding, claim.compared) == ("shown", "test accuracy, both minus one, beyond other minus neither")
     assert claim.compare().estimate == pytest.approx(0.2)
-    assert Claim("They act together.", "both", "above", ("one", "other", "nowhere")).verdict == "not shown"
+    assert Claim("They act together.", "both", "above", ("one", "other", "nowhere")).finding == "not shown"
     with pytest.raises(ValueError, match="three names"):
         Claim("They act together.", "both", "above", ("one", "other"))
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lab.ladders.claims import compare_runs, format_difference
+from lab.ladders.effects import compare_runs, format_difference
 from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread
 from lab.ladders.rungs import find_rungs
 from lab.numbers import limit, percent, rounded, signed

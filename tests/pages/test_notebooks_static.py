@@ -16,10 +16,11 @@ import pytest
 
 from lab.batch.executions import CANONICAL_KEYS
 from lab.files import ROOT
-from lab.ladders.claims import CONFIDENCE, judge
+from lab.ladders.effects import CONFIDENCE
 from lab.ladders.goals import LADDERS
 from lab.ladders.measures import STEADY_SHARE, Summary
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
+from lab.ladders.verdicts import Family, judge
 from lab.numbers import rounded
 from lab.pages.render import BLOCK, NUMBER, number, project, render_text, rendered_files, setup_cell
 from lab.pages.show import show_change
@@ -36,7 +37,8 @@ ABSOLUTE_PATH = re.compile(r"""(?:^|[\s"'(=:])/(?:[\w.~-]+/)+[\w.~-]+|\b[A-Za-z]
 PROGRESS_BAR = re.compile(r"[▏▎▍▌▋▊▉█]|\d+%\||it/s|s/it")
 IN_ORDER = ["check_parameters(globals())", "Recipe(", "show_change(", "show_layers(", "fit(", "plot_curves(", "report("]
 IN_ORDER += ["judge("]
-CITATION = re.compile(r"\[(\d+): (shown|not shown|refuted)\]")
+CITATION = re.compile(r"\[(\d+): ((?:shown|not shown|refuted)[^\]]*)\]")
+all_claims = functools.cache(Family.of_all_pages)
 EFFECT = re.compile(  # words by which a sentence states an effect
     r"\b(raises|lowers|helps|hurts|improves|worsens|cures)\b|<!--= \w+ change -->"
 )
@@ -293,7 +295,7 @@ def test_page_shows_the_present_change(rung, capsys):
 @by_rung
 def test_page_shows_the_present_verdicts(rung):
     if page := html.unescape(shown(rung, "utils.judge(", "text/html")):
-        table = judge(rung.claims.values())
+        table = judge(rung.claims.values(), all_claims())
         missing = [value for value in map(str, table.to_numpy().flat) if value not in page]
         assert missing == [], f"results have changed since {rung.id} was published"
 
@@ -302,7 +304,7 @@ def test_page_shows_the_present_verdicts(rung):
 def test_analysis_cites_every_claim_with_its_verdict(rung):
     analysis = source(rung.cells[-1])
     cited = {int(number): verdict for number, verdict in CITATION.findall(analysis)}
-    assert cited == {number: claim.verdict for number, claim in rung.claims.items()}
+    assert cited == {number: all_claims().verdict(claim) for number, claim in rung.claims.items()}
 
 
 @by_rung

@@ -4,13 +4,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
 from torch import nn
 
 import model
 import utils
 from lab.ladders.measures import Summary
+from lab.ladders.originals import original_claims, source_steps
 from lab.ladders.rungs import find_rungs
-from lab.pages.tables import SortableTable, source_steps
+from lab.ladders.verdicts import Family
+from lab.pages.tables import SortableTable
 from lab.run.results import RESULTS, load_records
 
 
@@ -88,10 +91,22 @@ def test_originals_stand_beside_what_was_measured():
     assert table.loc["t000-6", "difference"] == f"{100 * Summary.of(records).mean - logged:+.2f}"
 
 
+def test_tally_counts_what_stands_alone_and_among_all():
+    """Against scipy's own correction; Holm's lets no more stand."""
+    table, family = utils.tally_verdicts(), Family.of_all_pages()
+    decided = table.loc[["shown", "refuted"]].sum()
+    values = np.array(list(family.p_values.values()))
+    assert decided["alone"] == (values < 0.05).sum()
+    assert decided["Benjamini-Hochberg"] == (false_discovery_control(values, method="bh") < 0.05).sum()
+    assert 0 < decided["Holm"] < decided["Benjamini-Hochberg"] < decided["alone"]
+    comparisons = {claim.comparison for rung in find_rungs() for claim in rung.claims.values()}
+    assert table["alone"].sum() == len(comparisons | {claim.comparison for _, claim in original_claims()})
+
+
 def test_audit_has_every_claim_of_the_originals():
     table, steps = utils.audit(), source_steps()
     assert list(table["step"]) == [name for name, step in steps.items() for _ in step.get("claims", [])]
-    assert set(table["verdict"]) <= {"shown", "not shown", "refuted"}
+    assert {verdict.split(",")[0] for verdict in table["verdict"]} <= {"shown", "not shown", "refuted"}
     names = {name for rung in find_rungs() for name in rung.recipes}
     for name, step in steps.items():
         for claim in step.get("claims", []):

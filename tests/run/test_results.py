@@ -179,6 +179,18 @@ def test_what_older_code_has_left_is_named_and_left_out(merge, tmp_path):
     assert left_out == {0: "the code that decides its numbers has changed since"}
 
 
+def test_errors_are_kept_in_a_file_of_their_own(merge, tmp_path):
+    """Sixty images are wrong after the last epoch; runs of earlier code did not say which."""
+    errors = [*range(0, 600, 10)]
+    save(make_record(0, errors=errors), tmp_path)
+    save(make_record(1), tmp_path)
+    assert [record.errors for record in merge()] == [errors, None]
+    assert "errors" not in (tmp_path / "results" / f"{RUNG}.json").read_text()
+    assert json.loads((tmp_path / "results" / "errors" / f"{RUNG}.json").read_text()) == {"0": errors}
+    assert [record.errors for record in load_records(RUNG, tmp_path / "results")] == [errors, None]
+    assert [record.errors for record in merge()] == [errors, None]
+
+
 def test_nothing_to_merge(merge, tmp_path):
     assert merge() == []
     assert not (tmp_path / "results").exists()
@@ -218,6 +230,8 @@ def test_results_that_cannot_be_are_not_read(tmp_path, records, reason):
         ({"epochs": make_record().epochs[:-1]}, "epochs are not those of its recipe"),
         ({"epochs": make_record(test_correct=[10_001] * len(HELD)).epochs}, "counts are impossible"),
         ({"clean_train_correct": 60_001}, "counts are impossible"),
+        ({"errors": [0, 1, 2]}, "errors are not those that its last epoch counts"),
+        ({"errors": [7] * 60}, "errors are not those that its last epoch counts"),
         ({"clean_train_total": 59_999}, "counts are impossible"),
         ({"dataset_sha256": "0" * 64}, "data were not those of MNIST"),
         ({"seed": 4}, "says that its seed is 4"),
@@ -307,12 +321,11 @@ def test_runs_of_torch_are_those_of_the_same_recipe(path):
 
 @pytest.mark.parametrize("path", sorted((RESULTS / "errors").glob("*.json")), ids=lambda path: path.stem)
 def test_the_images_that_a_run_gets_wrong_are_as_many_as_it_counted(path):
-    errors = json.loads(path.read_text())
     records = load_records(path.stem)
-    assert [*errors] == [str(record.seed) for record in records]
-    for record, images in zip(records, errors.values(), strict=True):
-        assert images == sorted({*images} & {*range(10_000)})
-        assert len(images) == 10_000 - record.epochs[-1]["test_correct"]
+    assert [*json.loads(path.read_text())] == [str(record.seed) for record in records]
+    for record in records:
+        assert record.errors == sorted({*record.errors} & {*range(10_000)})
+        assert len(record.errors) == 10_000 - record.epochs[-1]["test_correct"]
 
 
 def test_every_results_file_belongs_to_a_rung():

@@ -461,6 +461,54 @@ def test_the_average_is_what_is_measured_and_kept(sample, train):
     assert ("average" in run.record.recipe, "average" in plain.record.recipe) == (True, False)
 
 
+def test_statistics_measured_anew_are_those_of_clean_images_without_dropout(sample, train):
+    """Against torch: what each normalisation is given in eval mode has the mean and variance that it stores."""
+    recipe = change(AVERAGED, arguments={"dropout": 0.3}, average=0.0, remeasure=True)
+    run, plain = train(recipe, sample), train(change(recipe, remeasure=False), sample)
+    assert all(map(torch.equal, run.network.parameters(), plain.network.parameters()))
+    for row, bare in zip(run.record.epochs, plain.record.epochs, strict=True):
+        assert row["train_loss"] == bare["train_loss"]  # measuring has no part in training
+        assert row["test_loss"] != bare["test_loss"]
+    assert evaluate(run.network, sample.test, recipe).loss == run.record.epochs[-1]["test_loss"]
+    assert evaluate(run.network, sample.train, recipe).correct == run.record.clean_train_correct
+    signal = prepare(sample.train.images, ())
+    with torch.inference_mode():
+        for layer in (part for unit in run.network for part in (unit if isinstance(unit, nn.Sequential) else [unit])):
+            if isinstance(layer, nn.BatchNorm2d):
+                torch.testing.assert_close(layer.running_mean, signal.mean((0, 2, 3)), rtol=1e-3, atol=1e-5)
+                torch.testing.assert_close(layer.running_var, signal.var((0, 2, 3)), rtol=5e-3, atol=1e-5)
+            signal = layer(signal)
+
+
+def test_statistics_cannot_be_measured_where_none_are_stored(sample, train):
+    with pytest.raises(ValueError, match="remeasure=True, but PooledSkeleton has no batch normalisation"):
+        train(change(AVERAGED, network=model.PooledSkeleton, arguments={}, remeasure=True), sample)
+
+
+def test_initialisation_fills_the_weights_of_convolutions_and_linear_layers():
+    recipe = Recipe(network=model.PooledSkeleton, initialisation=nn.init.kaiming_normal_)
+    torch.manual_seed(0)
+    networks = [recipe.build_network() for _ in range(200)]
+    for name, weights in networks[0].named_parameters():
+        found = torch.stack([network.get_parameter(name) for network in networks])
+        assert found.std().item() == pytest.approx(math.sqrt(2 / weights[0].numel()), rel=0.05), name
+    assert recipe.as_dict()["initialisation"] == "torch.nn.init.kaiming_normal_"
+    assert "initialisation" not in Recipe(network=model.PooledSkeleton).as_dict()
+
+
+def test_an_initialisation_that_changes_nothing_is_refused(train):
+    with pytest.raises(ValueError, match=r"initialisation=.*must change the weights"):
+        train(change(FROZEN, network=model.PooledSkeleton, initialisation=lambda weights: 0 * weights), PLAIN)
+
+
+def test_the_errors_of_a_run_are_the_test_images_that_its_network_gets_wrong(sample, train):
+    run = train(AVERAGED, sample)
+    with torch.inference_mode():
+        answers = run.network(prepare(sample.test.images, ())).argmax(1)
+    assert run.record.errors == [i for i, (a, b) in enumerate(zip(answers, sample.test.labels, strict=True)) if a != b]
+    assert 0 < len(run.record.errors) == len(sample.test) - run.record.epochs[-1]["test_correct"]
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [(StepLR(2, 0.5), [0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125]), (None, [0.1] * 7)],
@@ -689,7 +737,7 @@ RECORD_KEYS = {
     "recipe",
     "code_digest",
 }
-RECORD_KEYS |= {"device", "threads", "versions", "epochs", "clean_train_correct", "clean_train_total"}
+RECORD_KEYS |= {"device", "threads", "versions", "epochs", "clean_train_correct", "clean_train_total", "errors"}
 EPOCH_KEYS = {"epoch", "learning_rate"} | {
     f"{part}_{what}" for part in ("train", "test") for what in ("loss", "correct", "total", "seconds")
 }
