@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from lab.files import ROOT
 
-OURS = {"lab", "model", "utils", "tests", "meter"}
+OURS = {"lab", "model", "utils", "meter", "tests", *(path.stem for path in (ROOT / "tests").rglob("test_*.py"))}
 PEER = ROOT / "lab" / "bench" / "jax_peer.py"
 READERS = [ROOT / "model.py", ROOT / "utils.py", *(ROOT / "lab").rglob("*.py")]
 

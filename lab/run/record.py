@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import statistics
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -82,8 +82,8 @@ class RunRecord:
     def to_json(self):
         """JSON with one epoch per line, so that two records can be compared by eye and by git."""
         values = asdict(self)
-        optional = {item.name for item in fields(self) if item.metadata.get("optional") and values[item.name] is None}
-        lines = [f'"{name}": {json.dumps(values[name])}' for name in values if name not in {"epochs"} | optional]
+        left_out = {"epochs"} if self.errors is not None else {"epochs", "errors"}
+        lines = [f'"{name}": {json.dumps(values[name])}' for name in values if name not in left_out]
         rows = ",\n  ".join(json.dumps(row) for row in self.epochs)
         return "{" + ",\n ".join([*lines, f'"epochs": [\n  {rows}]']) + "}\n"
 

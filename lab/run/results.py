@@ -108,7 +108,7 @@ def _write(runs, rung, recipe, folder):
     """The two files of some runs."""
     errors = [f' "{run.seed}": {json.dumps(run.errors)}' for run in runs if run.errors is not None]
     if errors:
-        (folder / ERRORS).mkdir(exist_ok=True)
+        (folder / ERRORS).mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ERRORS / f"{rung}.json", "{\n" + ",\n".join(errors) + "\n}\n")
     text = ",\n".join(replace(run, errors=None).to_json().strip() for run in runs)
     header = f'{{"rung": {json.dumps(rung)},\n "recipe": {json.dumps(recipe)},\n "runs": [\n'

@@ -488,7 +488,7 @@ def test_another_recipe_under_a_published_name_is_kept_apart(fit, digits, tmp_pa
         ({"rung": "mine"}, "nothing is published as mine"),
     ):
         epochs = whole.epochs[: change.get("recipe", whole.recipe)["epochs"]]
-        assert reason in why_not_published(replace(whole, **change, epochs=epochs))
+        assert reason in why_not_published(replace(whole, **change, epochs=epochs, errors=None))
 
 
 def test_a_run_of_ones_own_stands_under_the_published_rows(fit, capsys):

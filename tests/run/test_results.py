@@ -109,7 +109,7 @@ def test_record_survives_json(tmp_path):
     record, path = make_record(), tmp_path / "seed0.json"
     path.write_text(record.to_json())
     assert RunRecord.read(path) == record
-    assert json.loads(record.to_json()) == asdict(record)
+    assert json.loads(record.to_json()) | {"errors": None} == asdict(record)
     assert len(record.to_json().splitlines()) > len(HELD)  # a line per epoch at least
     unfinished = make_record(test_correct=[], clean_train_correct=None, clean_train_total=None)
     path.write_text(unfinished.to_json())
@@ -165,7 +165,8 @@ def test_merged_file(merge, tmp_path):
     save(make_record(1), tmp_path)
     merge()
     content = json.loads((tmp_path / "results" / f"{RUNG}.json").read_text())
-    assert content == {"rung": RUNG, "recipe": RECIPE, "runs": [asdict(make_record(0)), asdict(make_record(1))]}
+    runs = [json.loads(make_record(seed).to_json()) for seed in (0, 1)]
+    assert content == {"rung": RUNG, "recipe": RECIPE, "runs": runs}
 
 
 def test_what_older_code_has_left_is_named_and_left_out(merge, tmp_path):
@@ -329,7 +330,7 @@ def test_the_images_that_a_run_gets_wrong_are_as_many_as_it_counted(path):
 
 
 def test_every_results_file_belongs_to_a_rung():
-    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "awaiting", "bench"}
+    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "awaiting", "bench", "readings"}
     assert names <= set(RECIPES)
     for name in names:
         content = json.loads((RESULTS / f"{name}.json").read_text())

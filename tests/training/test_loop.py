@@ -739,7 +739,7 @@ RECORD_KEYS = {
 }
 RECORD_KEYS |= {"device", "threads", "versions", "epochs", "clean_train_correct", "clean_train_total", "errors"}
 EPOCH_KEYS = {"epoch", "learning_rate"} | {
-    f"{part}_{what}" for part in ("train", "test") for what in ("loss", "correct", "total", "seconds")
+    f"{part}_{what}" for part in ("train", "test", "clean_train") for what in ("loss", "correct", "total", "seconds")
 }
 
 
