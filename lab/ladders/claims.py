@@ -99,7 +99,9 @@ class Claim:
     @property
     def p_value(self):
         """How often chance alone would take the runs so far from the boundary; None without several seeds."""
-        found = self.compare()
+        return self._p_value_of(self.compare())
+
+    def _p_value_of(self, found):
         if found is None or found.error is None:
             return None
         return found.p_value(self.boundary(found.estimate))
@@ -110,7 +112,8 @@ class Claim:
 
         It is "not shown" where the 95 % interval holds the boundary, or with one seed on a side.
         """
-        p_value = self.p_value
+        found = self.compare()
+        p_value = self._p_value_of(found)
         if p_value is None or p_value >= 1 - CONFIDENCE:
             return "not shown"
-        return "shown" if self.holds(self.compare().estimate) else "refuted"
+        return "shown" if self.holds(found.estimate) else "refuted"

@@ -141,5 +141,10 @@ def draws(recipe):
 
 def format_difference(found):
     """A difference in points: "+0.12 [+0.05, +0.19]", or without an interval if there is one seed only."""
-    interval = "" if found.low is None else f" [{signed(found.low)}, {signed(found.high)}]"
-    return f"{signed(found.estimate)}{interval}"
+    return format_estimate(found.estimate, found.low, found.high)
+
+
+def format_estimate(estimate, low, high):
+    """The same from its three numbers; `low` and `high` are None without an interval."""
+    interval = "" if low is None else f" [{signed(low)}, {signed(high)}]"
+    return f"{signed(estimate)}{interval}"

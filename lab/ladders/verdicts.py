@@ -13,11 +13,10 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from lab.ladders.effects import CONFIDENCE, format_difference
 from lab.ladders.originals import original_claims
 from lab.ladders.rungs import find_rungs
-from lab.numbers import signed
 
 CORRECTIONS = {"Benjamini-Hochberg": "fdr_bh", "Holm": "holm"}
 POWER = 0.8  # the chance to show an effect that is there
-MOST_SEEDS = 1_000
+UNDECIDABLE = 1_000
 
 
 class Family:
@@ -96,7 +95,7 @@ def judge(claims, family=None):
     family = family or Family.of_all_pages(claims)
     rows = []
     for claim in claims:
-        found = claim.compare()
+        found, elsewhere = claim.compare(), claim.on_other_digits()
         estimate, n = ("–", "0") if found is None else (format_difference(found), ", ".join(map(str, found.n)))
         rows.append(
             {
@@ -106,14 +105,10 @@ def judge(claims, family=None):
                 "n": n,
                 "verdict": family.verdict(claim),
                 "n to decide": seeds_to_decide(claim),
-                "on other digits": _interval(claim.on_other_digits()),
+                "on other digits": "" if elsewhere is None else format_difference(elsewhere),
             }
         )
     return UncutTable(rows, index=pd.RangeIndex(1, len(claims) + 1))
-
-
-def _interval(found):
-    return "" if found is None else f"{signed(found.estimate)} [{signed(found.low)}, {signed(found.high)}]"
 
 
 def seeds_to_decide(claim):
@@ -125,13 +120,13 @@ def seeds_to_decide(claim):
     if claim.finding != "not shown" or found is None or not found.error:
         return ""
     needed = seeds_needed(found, claim.boundary(found.estimate))
-    return f"{needed}" if needed <= MOST_SEEDS else f"over {MOST_SEEDS:,}"
+    return f"{needed}" if needed <= UNDECIDABLE else f"over {UNDECIDABLE:,}"
 
 
 def seeds_needed(found, boundary):
     """How many seeds in each group give a chance of 80 % to tell a Difference from a boundary, if it were exact.
 
-    Returns: a number, at most one more than MOST_SEEDS: beyond that, it is as good as undecidable.
+    Returns: a number, at most one more than UNDECIDABLE: beyond that, it is as good as undecidable.
     """
     distance, settings = abs(found.estimate - boundary) / found.spread, {"alpha": 1 - CONFIDENCE}
 
@@ -140,4 +135,4 @@ def seeds_needed(found, boundary):
             return TTestPower().power(distance, n, **settings)
         return TTestIndPower().power(2**0.5 * distance, n, **settings)  # two groups, with half of the variance each
 
-    return bisect.bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=power)
+    return bisect.bisect_left(range(UNDECIDABLE + 1), POWER, lo=2, key=power)

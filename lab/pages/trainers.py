@@ -6,10 +6,10 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from lab.ladders.effects import difference_from, format_difference
+from lab.ladders.effects import difference_from, format_difference, format_estimate
 from lab.ladders.measures import MEASURES
 from lab.ladders.rungs import find_rungs
-from lab.numbers import rounded, signed
+from lab.numbers import rounded
 from lab.run.results import RESULTS, TORCH, load_records
 
 
@@ -80,7 +80,7 @@ def show_trainers(table):
     """The table as text for a page, without the numbers that only the joint test needs."""
     shown = table[["torch", "compiled"]].map(rounded)
     found = table[["difference", "low", "high"]].itertuples(index=False)
-    shown["difference, points"] = [f"{signed(middle)} [{signed(low)}, {signed(high)}]" for middle, low, high in found]
+    shown["difference, points"] = [format_estimate(*ends) for ends in found]
     shown["p"] = table["p"].map("{:.2f}".format)
     for column in ("seeds", "torch, s", "compiled, s"):
         shown[column] = table[column].map("{:,.0f}".format)
