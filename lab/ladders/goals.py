@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from scipy import stats
 from torch import nn
 
+from lab.ladders.effects import CONFIDENCE, difference_from
 from lab.ladders.measures import STEADY_SHARE
 from lab.numbers import limit
 from lab.run.record import TARGET, TEST_IMAGES
@@ -55,7 +57,7 @@ class Goal:
         return found
 
     def verdict(self, recipe, summary):
-        """Whether runs meet the goal, in a few words: "held by 10 of 10 seeds", or how far they miss it."""
+        """Whether runs meet the goal, in a few words, and how sure that is: "held by 20 of 20 seeds, shown"."""
         checks = self.checks(recipe, summary)
         parts = [f"too many {limit}" for limit in ("parameters", "epochs") if not checks[limit]]
         parts += [] if checks.get(NO_LINEAR, True) else ["a `Linear` layer"]
@@ -65,10 +67,28 @@ class Goal:
             parts.append(f"held by {_of_seeds(summary.steady, summary.n)}")
         if self.floor:
             parts.append(f"{limit(self.floor)} by {_of_seeds(self._reaching(summary), summary.n)}")
+        parts += self._certainty(checks, summary)
         words = ", ".join(parts)
         if all(checks.values()):
-            return words if self.steady else ", ".join(["met", *parts])
+            return words if self.steady else f"met, {words}"
         return f"**missed** {words}" if words.startswith("by") else f"**missed**: {words}"
+
+    def _certainty(self, checks, summary):
+        """Whether other seeds would plausibly turn the verdict, in a word; nothing where size decides it.
+
+        It is shown to be met where all intervals lie on that side, and to be missed where one lies on the other.
+        """
+        if not all(checks[part] for part in ("parameters", "epochs", NO_LINEAR) if part in checks):
+            return []
+        mean = difference_from([100 * accuracy for accuracy in summary.headlines], 100 * self.accuracy).interval
+        counts = ([summary.steady] if self.steady else []) + ([self._reaching(summary)] if self.floor else [])
+        shares = [stats.binomtest(count, summary.n).proportion_ci(CONFIDENCE) for count in counts]
+        margins = ([mean] if mean else []) + [(low - STEADY_SHARE, high - STEADY_SHARE) for low, high in shares]
+        if all(checks.values()):
+            is_shown = mean and all(low > 0 for low, _ in margins)
+        else:
+            is_shown = any(high < 0 for _, high in margins)
+        return ["shown" if is_shown else "not shown"]
 
     def _mean(self, summary):
         return summary.final if self.at_the_end else summary.mean
