@@ -14,9 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from lab.files import ROOT, write_atomically
+from lab.ladders.exercises import exercise_of, find_exercises
 from lab.ladders.goals import LADDERS
 from lab.ladders.measures import MEASURES, accuracy_with_spread, summary_row
 from lab.ladders.originals import source_steps
+from lab.ladders.other_digits import on_other_digits
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.numbers import in_percent, percent, rounded
 from lab.pages.speed import bench_block
@@ -208,10 +210,19 @@ def result(rung):
             f"{percent(summary.clean_train)}; {number(rung.id, 'gap')} points",
         ),
     ]
+    if elsewhere := on_other_digits(records):
+        rows.append(("the same after the last epoch on other digits, 95 % interval", _elsewhere(elsewhere)))
     if rung.previous and load_records(rung.previous.id):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
     rows += [*sources, (str(rung.goal), verdict(rung))]
     return _table(rows)
+
+
+def _elsewhere(found):
+    """An accuracy with its interval over seeds and images, and what of its standard error is due to either."""
+    accuracy, low, high = map(rounded, (found.estimate, found.low, found.high))
+    errors = f"{rounded(found.of_seeds, 3)} from seeds, {rounded(found.of_images, 3)} from images"
+    return f"{accuracy} [{low}, {high}]; standard error {errors}"
 
 
 def original(rung):
@@ -303,7 +314,28 @@ def _ladder_renderer(letter):
     return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
 
 
+def answer_block(rung):
+    """What came of the exercise of a rung."""
+    return exercise_of(rung).answer
+
+
+def exercises_block(notebook):
+    """A row per exercise: where it stands, what is changed, and how long it trains."""
+    lines = ["| rung | the change | minutes of training |", "|--|--|--|"]
+    for exercise in find_exercises():
+        removed, added = (
+            ", ".join(f"`{line.strip().rstrip(',')}`" for line in one if line not in other) or "nothing"
+            for one, other in ((exercise.before, exercise.after), (exercise.after, exercise.before))
+        )
+        minutes = exercise.minutes
+        time = "–" if minutes is None else f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
+        lines.append(f"| {_page_link(exercise.rung, notebook)} | {removed} → {added} | {time} |")
+    return "\n".join(lines)
+
+
 BLOCKS = {
+    "answer": answer_block,
+    "exercises": exercises_block,
     "navigation": navigation,
     "result": result,
     "ladders": ladders_block,
