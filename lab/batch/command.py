@@ -3,13 +3,13 @@
 import os
 import signal
 
-from lab.batch.executions import mnist_folder, run_all
+from lab.batch.executions import run_all
 from lab.batch.index import write_index
 from lab.batch.outcomes import format_seeds, format_table
 from lab.files import require_writable
 from lab.ladders.rungs import find_notebooks
 from lab.run.parameters import check_values
-from lab.training.data import load_digits
+from lab.training.data import load_digits, mnist_folder
 
 NOTES = {
     "sample": "Data: the bundled sample of 5,000 real MNIST digits, a quick look whose accuracies cannot be compared "

@@ -19,19 +19,13 @@ from lab.files import ROOT, write_atomically
 from lab.ladders.rungs import Rung
 from lab.run.record import RunRecord
 from lab.run.schema import DamagedFile
-from lab.training.data import MNIST_SHA256, find_file, mnist_root
+from lab.training.data import mnist_folder
 
 QUICK_EPOCHS = {1_000_000: 1, 100_000: 2, 10_000: 8}  # on the sample, for networks above this many parameters
 FAILED = ".failed"  # suffix of a file that says in words why an execution failed
 CANONICAL_KEYS = (
     "metadata.papermill metadata.widgets metadata.language_info cell.metadata.papermill cell.metadata.execution"
 )
-
-
-def mnist_folder():
-    """The folder that holds MNIST/raw, if all four files are there, packed or not; else None."""
-    folder = mnist_root().resolve()
-    return folder if all(find_file(folder, name) for name in MNIST_SHA256) else None
 
 
 def run_all(notebooks, run_dir, parameters, jobs, *, seeds=None):

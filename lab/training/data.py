@@ -153,6 +153,12 @@ def mnist_root(root=None):
     return Path(os.path.expanduser(root or os.environ.get("MNIST_ROOT") or ROOT / "data"))
 
 
+def mnist_folder():
+    """The folder that holds MNIST/raw, if all four files are there, packed or not; else None."""
+    folder = mnist_root().resolve()
+    return folder if all(find_file(folder, name) for name in MNIST_SHA256) else None
+
+
 def find_file(folder, name):
     """One of the four files, or its packed version if only that is there; None if neither is there."""
     path = folder / "MNIST" / "raw" / name

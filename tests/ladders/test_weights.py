@@ -8,10 +8,10 @@ import torch
 
 import model
 import utils
-from lab.batch.executions import mnist_folder
 from lab.ladders import weights
 from lab.ladders.weights import WEIGHTS, load_weights, save_weights
 from lab.run.schema import DamagedFile
+from lab.training.data import mnist_folder
 from lab.training.loop import evaluate, prepare
 
 KEPT = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))

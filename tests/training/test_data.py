@@ -18,9 +18,8 @@ import pytest
 import torch
 import torchvision
 
-from lab.batch.executions import mnist_folder
 from lab.training import data
-from lab.training.data import DataError, Split, load_digits
+from lab.training.data import DataError, Split, load_digits, mnist_folder
 
 TorchvisionMNIST = torchvision.datasets.MNIST  # kept from the fixture below, which takes the network away
 REAL = Path(os.environ.get("MNIST_ROOT") or data.ROOT / "data")
