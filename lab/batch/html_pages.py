@@ -17,11 +17,20 @@ ATTRIBUTE = re.compile(r"""\s(href|data-link)=(["'])(.*?)\2""", re.DOTALL)
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|/", re.IGNORECASE)  # with a scheme, or from the root of a server
 HEADING = re.compile(r"""<h[1-6][^>]*\sid=(["'])(.*?)\1""")
 SEED = re.compile(r"seed(\d+)")
+TEMPLATE = """\
+{%- extends 'lab/index.html.j2' -%}
+{% block data_png scoped %}
+<div class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
+<img alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}"
+src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}">
+</div>
+{% endblock data_png %}
+"""  # nbconvert's, with words for images
 
 
 def render_page(path):
     """Render an executed notebook to HTML beside it."""
-    page, _ = HTMLExporter().from_filename(str(path))
+    page, _ = HTMLExporter(raw_template=TEMPLATE).from_filename(str(path))
     write_atomically(path.with_suffix(".html"), page)
 
 

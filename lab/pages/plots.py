@@ -1,26 +1,22 @@
-"""Figures. They draw what they are given and compute nothing but positions; each returns its figure."""
+"""Figures. They draw what they are given, compute nothing but positions, and say in a sentence what they show."""
 
 from statistics import fmean
 
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib import patheffects
+from matplotlib.colors import LinearSegmentedColormap
 
-from lab.numbers import in_percent, limit
+from lab.numbers import in_percent, limit, percent, rounded, signed
+from lab.pages.picture import Picture, finish, listed
 from lab.run.record import LAST, TARGET
 
-MISSED, HELD = "#f4b6a0", "#a8cfe6"  # red and blue on which black figures are legible
+MISSED, HELD = ("#b2301c", "#f4b6a0"), ("#a8cfe6", "#1f5f99")  # red and blue, from far to near and from near to far
+SIDES = LinearSegmentedColormap.from_list("sides", [*zip((0, 0.4999, 0.5, 1), MISSED + HELD, strict=True)])
+REACH = 0.2  # points from a target at which its colour is strongest
 LABEL_WIDTH, LABEL_HEIGHT = 26, 10  # of the name of a rung, in pixels
 HALO = [patheffects.withStroke(linewidth=2, foreground="white")]  # keeps lines off the names
 MISTAKE_ROWS, MISTAKE_COLUMNS = 4, 8
-
-
-def finish(figure):
-    """Remove the frames at the top and right; only the cell that returns the figure shows it."""
-    sns.despine(figure)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
 
 
 def _in_percent(fractions):
@@ -39,16 +35,30 @@ def plot_digits(images, captions, *, columns=10):
         images: (N, 1, 28, 28), any grey scale.
         captions: N short texts.
     """
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 1.05), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
-        axis.imshow(image[0].numpy(), cmap="gray_r")
-        axis.set_title(caption, fontsize=8, pad=2)
-    figure.tight_layout(pad=0.4)
-    plt.close(figure)
-    return figure
+    return plot_groups({"": (images, captions)}, columns=columns)
+
+
+def plot_groups(groups, *, columns=10):
+    """Draw grids of digits, one below the other.
+
+    Args:
+        groups: by title images, (N, 1, 28, 28), any grey scale, and N short captions.
+    """
+    rows = [max(1, -(-len(images) // columns)) for images, _ in groups.values()]
+    heights = [1.05 * count + 0.3 * bool(title) for count, title in zip(rows, groups, strict=True)]
+    figure = plt.figure(figsize=(columns * 0.85, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, count, (title, (images, captions)) in zip(parts, rows, groups.items(), strict=True):
+        axes = part.subplots(count, columns, squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+            axis.imshow(image[0].numpy(), cmap="gray_r")
+            axis.set_title(caption, fontsize=8, pad=2)
+        if title:
+            part.suptitle(title, fontsize=9, x=0.01, ha="left")
+    said = [f"{title or 'Digits'}: {listed(captions, 40)}" for title, (_, captions) in groups.items()]
+    return Picture(figure, ". ".join(said))
 
 
 def plot_curves(record, *, target=TARGET):
@@ -76,7 +86,10 @@ def plot_curves(record, *, target=TARGET):
     right.legend(fontsize=8)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
-    return finish(figure)
+    first, last = (percent(record.test_accuracies[epoch]) for epoch in (0, -1))
+    words = f"Accuracy and loss by epoch of {record.rung}, seed {record.seed}: test accuracy {first} after the first, "
+    words += f"{last} after the last of {len(epochs)}; then {percent(record.clean_train)} of the training images are "
+    return finish(figure, f"{words}right. The test loss falls to {min(row['test_loss'] for row in record.epochs):.4f}")
 
 
 def plot_schedules(rates_by_name):
@@ -94,7 +107,8 @@ def plot_schedules(rates_by_name):
         axis.set_ylim(bottom=0)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8)
-    return finish(figure)
+    said = [f"{name} from {r[0]:.2g} by way of {max(r):.2g} to {r[-1]:.2g}" for name, r in rates_by_name.items()]
+    return finish(figure, f"Learning rate at the start of each epoch: {listed(said)}")
 
 
 def plot_mistakes(mistakes):
@@ -122,8 +136,13 @@ def plot_mistakes(mistakes):
         cell.set_title(caption, fontsize=7, pad=2)
     for cell in right.axes:
         cell.axis("off")
-    plt.close(figure)
-    return figure
+    order = off_diagonal.flatten().argsort(descending=True, stable=True).tolist()
+    pairs = [
+        (count, *divmod(at, len(off_diagonal))) for at in order[:5] if (count := off_diagonal.flatten()[at].item())
+    ]
+    words = f"{off_diagonal.sum().item()} of {mistakes.matrix.sum().item():,} test digits are read wrong"
+    words += "; most often " + ", ".join(f"{true} as {said} ({count})" for count, true, said in pairs) if pairs else ""
+    return Picture(figure, f"{words}. Surest: {listed(mistakes.captions, 5)}" if pairs else words)
 
 
 def plot_seeds(records_by_rung, *, target=TARGET, at_the_end=False):
@@ -141,7 +160,12 @@ def plot_seeds(records_by_rung, *, target=TARGET, at_the_end=False):
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
     if at_the_end:
         panels[0].set_ylabel("test accuracy, %\nafter the last epoch")
-    return finish(figure)
+    said = []
+    for name, records in records_by_rung.items():
+        found = sorted(record.final if at_the_end else record.last5 for record in records)
+        said += [f"{name} {in_percent(found[0])} to {in_percent(found[-1])} (n={len(found)})"] if found else []
+    when = "after the last epoch" if at_the_end else "mean of the last five epochs"
+    return finish(figure, f"Test accuracy of every seed in percent, {when}: {listed(said, 20)}")
 
 
 def plot_trainers(table):
@@ -158,7 +182,10 @@ def plot_trainers(table):
     axis.axvline(0, color="0.7", zorder=0)
     axis.set_yticks(range(len(table)), table.index, fontsize=8)
     axis.set(xlabel="compiled minus torch, points of test accuracy", ylim=(len(table) - 0.5, -0.5))
-    return finish(figure)
+    missing = table.index[(table["low"] > 0) | (table["high"] < 0)]
+    words = f"Compiled minus torch for {len(table)} recipes, from {signed(table['difference'].min())} to "
+    words += f"{signed(table['difference'].max())} points; the interval misses zero for {listed(missing) or 'none'}"
+    return finish(figure, words)
 
 
 def _panels(count):
@@ -179,14 +206,15 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
         records_by_name: by name a record, or a list of records of equal length; an empty one is left out.
     """
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    lowest = highest = float(100 * target)
+    lowest, highest, said = *[float(100 * target)] * 2, []
     for name, records in records_by_name.items():
         records = records if isinstance(records, list) else [records]
         if not records:
             continue
         by_epoch = [*map(_in_percent, zip(*(record.test_accuracies for record in records), strict=True))]
-        epochs = range(1, len(by_epoch) + 1)
-        (line,) = axis.plot(epochs, [*map(fmean, by_epoch)], marker="o", markersize=3, label=name)
+        epochs, means = range(1, len(by_epoch) + 1), [*map(fmean, by_epoch)]
+        said.append(f"{name} {rounded(means[0])} after the first, {rounded(means[-1])} after the last")
+        (line,) = axis.plot(epochs, means, marker="o", markersize=3, label=name)
         axis.fill_between(epochs, [*map(min, by_epoch)], [*map(max, by_epoch)], alpha=0.2, color=line.get_color())
         lowest = min(lowest, *map(min, by_epoch[-2 * LAST :]))
         highest = max(highest, *map(max, by_epoch))
@@ -196,7 +224,7 @@ def plot_test_accuracy(records_by_name, *, target=TARGET):
     axis.xaxis.get_major_locator().set_params(integer=True)
     if any(records_by_name.values()):
         axis.legend(fontsize=8, loc="best")
-    return finish(figure)
+    return finish(figure, f"Mean test accuracy by epoch in percent: {listed(said)}")
 
 
 def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
@@ -237,8 +265,10 @@ def plot_size_against_accuracy(table, front, *, target=TARGET, small=20_000):
     figure.tight_layout(rect=(0, 0.06, 1, 1))  # from here on positions in pixels are final
     _label_points(closer, inside)
     _label_points(whole, measured[measured["parameters"] >= small])
-    plt.close(figure)
-    return figure
+    said = [f"{name} {row['parameters']:,} parameters, {rounded(row['last five'])} %" for name, row in front.iterrows()]
+    return Picture(
+        figure, f"Test accuracy against parameters. Not beaten by any rung of at most its size: {listed(said)}"
+    )
 
 
 def _label_points(axis, rungs):
@@ -276,34 +306,32 @@ def plot_roads(table, *, target=TARGET):
         draw_target(axis, target)
         axis.set_title(f"ladder {letter.upper()}", fontsize=9)
         axis.margins(x=0.07, y=0.2)
-    return finish(figure)
+    said = [f"{name} {rounded(value)}" for name, value in measured["last five"].items()]
+    return finish(figure, f"Test accuracy rung by rung in percent: {listed(said, 60)}")
 
 
-def plot_consistency(records_by_name, *, target=TARGET):
-    """Draw the last epochs of every seed against the target: blue where they hold it, red where they miss it.
+def plot_consistency(records_by_name, *, target=TARGET, columns=5):
+    """Draw the last epochs of every seed against the target, a panel per name, a row per seed.
+
+    Blue holds the target, red misses it, each the stronger the further; seeds are sorted by their mean.
 
     Args:
         records_by_name: a list of records by name.
     """
-    rows = {
-        f"{name}, seed {r.seed}": r.test_accuracies[-LAST:]
-        for name, records in records_by_name.items()
-        for r in records
-    }
-    figure, axis = plt.subplots(figsize=(6, 0.6 + 0.27 * len(rows)))
-    sns.heatmap(
-        [[accuracy >= target for accuracy in row] for row in rows.values()],
-        annot=[[*map(in_percent, row)] for row in rows.values()],
-        fmt="",
-        annot_kws={"fontsize": 7, "color": "black"},
-        cmap=[MISSED, HELD],
-        vmin=0,
-        vmax=1,
-        cbar=False,
-        linewidths=0.5,
-        xticklabels=[f"{back} before" if back else "last epoch" for back in range(LAST - 1, -1, -1)],
-        yticklabels=list(rows),
-        ax=axis,
-    )
-    axis.tick_params(length=0, labelsize=8)
-    return finish(figure)
+    rows = -(-len(records_by_name) // columns)
+    most = max((len(records) for records in records_by_name.values()), default=1)
+    size = (8.5, rows * (0.7 + 0.13 * most))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axis in axes.flat[len(records_by_name) :]:
+        axis.set_visible(False)
+    for axis, (name, records) in zip(axes.flat, records_by_name.items(), strict=False):
+        runs = sorted(records, key=lambda record: record.last5, reverse=True)
+        beyond = [[float(100 * (value - target)) for value in record.test_accuracies[-LAST:]] for record in runs]
+        style = {"cmap": SIDES, "vmin": -REACH, "vmax": REACH, "cbar": False, "linewidths": 0.5}
+        sns.heatmap(beyond, xticklabels=["", "", "", "", "last"], yticklabels=False, ax=axis, **style)
+        steady = sum(min(row) >= 0 for row in beyond)
+        axis.set_title(f"{name}: {steady} of {len(records)}", fontsize=9)
+        axis.tick_params(length=0, labelsize=8)
+    sns.despine(figure, left=True, bottom=True)
+    said = [axis.get_title() for axis in axes.flat if axis.get_visible()]
+    return finish(figure, f"Seeds that hold {limit(target)} in each of the last five epochs: {listed(said, 20)}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import torch
 
 from lab.files import write_atomically
+from lab.run.machine import SMALL
 from lab.run.record import RunRecord
 from lab.run.same_bits import equal_digests
 from lab.run.schema import DamagedFile, require
@@ -24,6 +25,7 @@ class Checkpoints:
 
     def __init__(self, folder, record, device):
         self.folder, self.record, self.device = folder, record, device
+        self.trail = []  # of small networks: their weights before training and after every epoch, see `note`
         self.path = folder / f"seed{record.seed}.json"
         self.checkpoint = self._checkpoint_of(record)
 
@@ -56,9 +58,22 @@ class Checkpoints:
             )
         return 0
 
+    def note(self, trainee):
+        """Keep the weights of a small network as they are now, and the average of them if there is one.
+
+        A trail has no gaps: a run that goes on from a checkpoint without one stays without.
+        """
+        if len(self.trail) != len(self.record.epochs):
+            return
+        networks = [trainee.network, trainee.outcome] if trainee.average else [trainee.network]
+        parts = [[part.detach().flatten() for part in network.parameters()] for network in networks]
+        if sum(map(len, parts[0])) < SMALL:
+            self.trail.append(torch.stack([torch.cat(each).float().cpu() for each in parts]))
+
     def save(self, trainee):
         """Save the trainee and its epochs."""
         state = {name: part.state_dict() for name, part in vars(trainee).items() if part is not None}
+        state["trail"] = self.trail
         state |= {"random": torch.get_rng_state(), "epochs": self.record.epochs, "name": self.checkpoint.name}
         if self.device.type != "cpu":
             state["device_random"] = getattr(torch, self.device.type).get_rng_state()
@@ -105,6 +120,7 @@ class Checkpoints:
             _require_epochs(state["epochs"], self.record.recipe["epochs"])
             if state["name"] != path.name:
                 raise ValueError(f"it was written as {state['name']}")
+            self.trail = state.get("trail", [])
         except Exception as error:  # of a dozen kinds, depending on what is wrong with the bytes
             reason = str(error).partition("\n")[0] or type(error).__name__
             if isinstance(error, zipfile.BadZipFile):

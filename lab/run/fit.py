@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -45,7 +45,9 @@ class Run:
     """A finished run: the trained network, the data and recipe it was made with, and its record.
 
     `read_back` counts the epochs that an earlier run had trained already: all of them, if it had finished; `infer`
-    computed the logits that were measured.
+    computed the logits that were measured. `trail` holds the weights of a network below 50,000 parameters before
+    training and after every epoch: tensors (1, parameters), or (2, parameters) with their running average in the
+    second row; it is empty for a run that was made before trails were kept.
     """
 
     network: nn.Module
@@ -54,6 +56,7 @@ class Run:
     record: RunRecord
     read_back: int = 0
     infer: Callable = infer_with_torch
+    trail: list[torch.Tensor] = field(default_factory=list)
 
     def predict_test(self):
         """Class probabilities of the test images, float32 (N, 10)."""
@@ -99,6 +102,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         record = _begin_record(recipe, digits, len(train), rung, seed, device, versions, fingerprint)
         trainee = begin(recipe, seed, device, len(train))
         kept = Checkpoints(folder, record, device)
+        kept.note(trainee)
         read_back = kept.resume(trainee, unsaved=unsaved)
         with EpochLines(recipe.epochs, math.ceil(len(train) / recipe.batch_size), record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
@@ -107,13 +111,14 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
                     late = epoch > recipe.epochs - LAST
                     row = run_epoch(trainee, recipe, train, held_out, test, trainer, clean=late, advance=lines.advance)
                     record.epochs.append({"epoch": epoch, **row})
+                    kept.note(trainee)
                     kept.save(trainee)
                 lines.show(record.epochs[-1])
         network = measured(trainee, recipe, train)
         clean = evaluate(network, train, recipe, infer=trainer.infer)  # a checkpoint of earlier code does not hold it
         record.finish(clean.correct, clean.total, find_errors(network, test, recipe, infer=trainer.infer))
         kept.write_record()
-    return Run(network.eval(), digits, recipe, record, read_back, trainer.infer)
+    return Run(network.eval(), digits, recipe, record, read_back, trainer.infer, kept.trail)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import pandas as pd
 
 from lab.ladders.effects import compare_seeds, format_difference
 from lab.numbers import in_percent, rounded
-from lab.pages.plots import draw_target, finish
+from lab.pages.picture import finish, listed
+from lab.pages.plots import draw_target
 from lab.run.record import LAST
 from lab.search.candidates import changes, complete, draws, name_in_words
 from lab.search.screening import effects
@@ -116,4 +117,10 @@ def plot_search(topics, measure="last five, %", folder=OWN):
     axis.set_xticks(TICKS, [f"{ticks:,}" for ticks in TICKS])
     axis.minorticks_off()
     axis.legend(fontsize=8, loc="lower right")
-    return finish(figure)
+    said = [
+        f"{topic} {len(trials)} runs of {min(sizes):,} to {max(sizes):,} parameters, the best at "
+        f"{rounded(max(MEASURES[measure](trial) for trial in trials))}"
+        for topic, trials in found.items()
+        if (sizes := [trial.parameters for trial in trials])
+    ]
+    return finish(figure, f"Held-out accuracy in percent against parameters: {listed(said)}")

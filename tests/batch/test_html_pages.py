@@ -4,12 +4,17 @@ import html
 import re
 from urllib.parse import unquote
 
+import matplotlib.pyplot as plt
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
 
 from lab.batch import html_pages as pages
-from lab.batch.html_pages import mend_links
+from lab.batch.html_pages import mend_links, render_page
 from lab.ladders import rungs
 from lab.ladders.rungs import find_notebooks
+from lab.pages.picture import Picture
 from lab.pages.render import project
 
 REPOSITORY = "{repository}/blob/{version}".format(**project())
@@ -110,3 +115,14 @@ def test_every_relative_link_of_the_project_leads_somewhere(tmp_path):
         for link in links_of(page):
             assert link is not None
             assert link.startswith(("https://", "#")) or (page.parent / unquote(link).partition("#")[0]).is_file(), link
+
+
+def test_a_page_has_the_words_of_its_images(tmp_path):
+    data, metadata = DisplayFormatter().format(Picture(plt.figure(), 'A line "rises" from 1 to 2'))
+    output = nbformat.v4.new_output("execute_result", data, execution_count=1, metadata=metadata)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output], execution_count=1)])
+    nbformat.write(notebook, tmp_path / "seed0.ipynb")
+    render_page(tmp_path / "seed0.ipynb")
+    (image,) = BeautifulSoup((tmp_path / "seed0.html").read_text(encoding="utf-8"), "html.parser").find_all("img")
+    assert image["alt"] == 'A line "rises" from 1 to 2'
+    assert image["src"] == f"data:image/png;base64,{data['image/png']}".rstrip()

@@ -11,6 +11,7 @@ from sklearn.metrics import confusion_matrix
 import model
 import utils
 from lab.ladders.rungs import find_rungs
+from lab.pages.picture import Picture
 from lab.pages.show import LEFT_OUT, describe
 from lab.search.notation import Notation
 
@@ -72,17 +73,8 @@ def test_mistakes_agree_with_sklearn(run):
     assert len(split) - len(mistakes.images) == run.record.epochs[-1]["test_correct"]
 
 
-def test_signal_strength_of_the_input_is_its_own_deviation(run):
-    split = run.digits.test.first(32)
-    recipes = {"a02": utils.Recipe(network=model.PooledSkeleton), "a03": run.recipe}
-    table = utils.signal_strength(recipes, split)
-    expected = utils.normalise(split.images / 255).std(dim=0).mean().item()
-    assert table.loc["input", "a02"] == pytest.approx(expected, abs=5e-4)
-    assert table.loc["convolution 6", "a03"] > 10 * table.loc["convolution 6", "a02"]  # what a03 says of a02
-
-
 def test_curves_draw_the_record(run):
-    left, right = utils.plot_curves(run.record).axes
+    left, right = utils.plot_curves(run.record).figure.axes
     train, test = left.lines[:2]
     assert list(test.get_ydata()) == pytest.approx([100 * accuracy for accuracy in run.record.test_accuracies])
     assert list(train.get_xdata()) == [1, 2]
@@ -97,7 +89,7 @@ def test_figures_are_returned_and_not_left_open(run):
         utils.plot_seeds({"a03": [run.record], "a04": []}),
         utils.plot_schedules({"a03": [0.01, 0.01]}),
     ]
-    assert all(isinstance(figure, plt.Figure) for figure in figures)
+    assert all(isinstance(figure, Picture) for figure in figures)
     assert plt.get_fignums() == before
 
 

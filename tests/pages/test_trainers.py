@@ -44,7 +44,7 @@ def test_a_row_pairs_the_seeds(torch_results):
 
 def test_the_figure_shows_every_difference_with_its_interval(torch_results):
     table = trainers.compare_trainers(torch_results)
-    (axis,) = plot_trainers(table).axes
+    (axis,) = plot_trainers(table).figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a05"]
     line, _, (bar,) = axis.containers[0]
     assert line.get_xdata() == pytest.approx(table["difference"])

@@ -76,7 +76,7 @@ def test_means_of_fewer_than_five_epochs_say_so(tmp_path, epochs, title):
     trials = [Trial(BASE | {"epochs": count}, 0, 100, [9_800] * count, [0.1] * count, 1.0, "d") for count in epochs]
     (tmp_path / "u.jsonl").write_text("\n".join(json.dumps(vars(trial)) for trial in trials), encoding="utf-8")
     assert title in search_page.ablation_table("u", folder=tmp_path).columns
-    assert search_page.plot_search(["u"], folder=tmp_path).axes[0].get_ylabel() == f"held-out images, {title}"
+    assert search_page.plot_search(["u"], folder=tmp_path).figure.axes[0].get_ylabel() == f"held-out images, {title}"
 
 
 def test_a_search_of_which_nothing_ended_is_named(tmp_path):
@@ -86,7 +86,7 @@ def test_a_search_of_which_nothing_ended_is_named(tmp_path):
 
 
 def test_a_figure_has_a_dot_for_every_run_that_ended(folder):
-    (axis,) = search_page.plot_search(["t"], folder=folder).axes
+    (axis,) = search_page.plot_search(["t"], folder=folder).figure.axes
     assert len(axis.collections[0].get_offsets()) == 12
 
 
