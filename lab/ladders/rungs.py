@@ -88,8 +88,11 @@ class Notebook:
 
         Raises: ValueError naming the notebook and what went wrong.
         """
-        text = self.tagged(tag)
-        return self._run(lambda name: compile(text, name, "exec"), text, scope, f"the cell tagged {tag!r}")
+        return self.run_text(self.tagged(tag), scope, f"the cell tagged {tag!r}")
+
+    def run_text(self, text, scope, what):
+        """Run a text as a cell, see `run_cell`."""
+        return self._run(lambda name: compile(text, name, "exec"), text, scope, what)
 
     def _run(self, build, text, scope, what):
         """Run what `build` makes of a cell for a file name, under which the cell's text can be found later."""
@@ -272,3 +275,14 @@ def _can_be_made(path, version):
 def find_rung(rung_id):
     """The one rung of this name; raises as `find_rungs`."""
     return find_rungs([rung_id])[0]
+
+
+def find_recipe(name):
+    """The recipe of a rung or of one of its ablations, as its notebook has it: "a02" or "a02_he".
+
+    Raises: ValueError naming those there are.
+    """
+    recipes = find_rung(name.partition("_")[0]).recipes
+    if name not in recipes:
+        raise ValueError(f"there is no recipe {name}: {', '.join(recipes)}")
+    return recipes[name]

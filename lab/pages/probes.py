@@ -66,39 +66,6 @@ def remeasure(run):
     return pd.DataFrame(table, index=pd.Index(rows, name="statistics")).round(2)
 
 
-def signal_strength(recipes, split):
-    """Measure how different images still look after each unit of untrained networks.
-
-    Args:
-        recipes: dictionary of recipes by name; the networks are built with seed 0.
-        split: images to look at, uint8 (N, 1, 28, 28).
-
-    Returns: DataFrame, a row per convolution unit and a column per recipe: the standard deviation between images,
-        averaged over channels and positions. Batch normalisation uses the statistics of these images.
-        A network that is not a plain nn.Sequential is left out with a message.
-    """
-    images = prepare(split.images, ())
-    columns = {}
-    for name, recipe in recipes.items():
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            network = recipe.build_network().train()
-            if type(network).forward is not torch.nn.Sequential.forward:
-                print(f"Without {name}: {type(network).__name__} is no plain nn.Sequential, whose units act in a row.")
-                continue
-            signal, strengths = images, [images.std(dim=0).mean().item()]
-            for layer in network:
-                signal = layer(signal)
-                if any(isinstance(part, torch.nn.Conv2d) for part in layer.modules()):
-                    strengths.append(signal.std(dim=0).mean().item())
-        columns[name] = strengths
-    if not columns:
-        return pd.DataFrame()
-    table = pd.DataFrame({name: pd.Series(strengths) for name, strengths in columns.items()}).round(3).astype(object)
-    table.index = ["input", *(f"convolution {position}" for position in table.index[1:])]
-    return table.where(table.notna(), "–")
-
-
 def multiply_accumulates(network):
     """Products that the convolutions and linear layers of a network add up for one 28x28 image.
 

@@ -8,7 +8,7 @@ import pandas as pd
 from lab.ladders.effects import compare_runs, format_difference
 from lab.ladders.measures import MEASURES, Summary, accuracy_with_spread, summary_row
 from lab.ladders.originals import original_claims, source_steps
-from lab.ladders.rungs import find_rung, find_rungs
+from lab.ladders.rungs import find_recipe, find_rung, find_rungs
 from lab.ladders.verdicts import Family, judge
 from lab.numbers import rounded, signed
 from lab.pages.probes import multiply_accumulates
@@ -72,10 +72,7 @@ def compare(*sides):
 def _side(side):
     """Name, records and parameters of one side of a comparison."""
     if isinstance(side, str):
-        rung = find_rung(side.partition("_")[0])
-        if side not in rung.recipes:
-            raise ValueError(f"compare: {side!r} is none of {', '.join(rung.recipes)}")
-        return side, load_records(side), rung.recipes[side].parameters
+        return side, load_records(side), find_recipe(side).parameters
     runs = side if isinstance(side, list | tuple) else [side]
     if not runs or not all(hasattr(run, "record") for run in runs):
         raise ValueError(f"compare: {side!r} must be a name of results, a Run of fit, or a list of Runs")

@@ -264,14 +264,6 @@ def test_lazy_layers_are_refused_by_name(network, layer):
         assert f"{network.__name__}: layer {layer} is lazy" in str(error.value)
 
 
-def test_signal_strength_leaves_out_what_has_no_units_in_a_row(capsys):
-    split = utils.load_digits("sample").test.first(8)
-    recipes = {"mine": utils.Recipe(network=HeadFirst), "a03": utils.Recipe(network=model.NormedSkeleton)}
-    assert list(utils.signal_strength(recipes, split).columns) == ["a03"]
-    assert "Without mine: HeadFirst is no plain nn.Sequential" in capsys.readouterr().out
-    assert utils.signal_strength({"mine": recipes["mine"]}, split).empty
-
-
 def finished(network):
     digits = utils.load_digits("sample", train_limit=1000)
     for images in utils.prepare(digits.train.images, ()).split(500):

@@ -1,0 +1,60 @@
+"""All weights of a small network on one picture."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from torch import nn
+
+from lab.pages.ideas import at_rest
+from lab.pages.picture import Picture
+
+WIDTH, GAP, ABOVE = 92, 4, 3  # of the picture in weights, between two layers, and above one for its name
+KERNELS, LEAST = 7, 12  # 3x3 ones in a row; width of a layer, for its name
+
+
+def plot_every_weight(network):
+    """Draw every weight of a network's convolutions as a square, blue above zero, red below.
+
+    A layer of 3x3 kernels is drawn kernel by kernel, a 1x1 layer as a matrix, its outputs as rows. Every layer has a
+    scale of its own, up to its largest weight. Scales and shifts of normalisations are not drawn.
+    """
+    layers = [module.weight.detach() for module in at_rest(network).modules() if isinstance(module, nn.Conv2d)]
+    left, top, bottom, placed = 0, ABOVE, 0, []
+    for weight in layers:
+        block = _block((weight / weight.abs().max()).numpy())
+        if left + block.shape[1] > WIDTH:
+            left, top, bottom = 0, bottom + GAP + ABOVE, 0
+        placed.append((left, top, block, _name(weight)))
+        left, bottom = left + max(block.shape[1], LEAST) + GAP, max(bottom, top + block.shape[0])
+    canvas = np.full((bottom, WIDTH), np.nan)
+    figure, axis = plt.subplots(figsize=(8.5, 8.5 * bottom / WIDTH))
+    for left, top, block, name in placed:
+        canvas[top : top + block.shape[0], left : left + block.shape[1]] = block
+        axis.text(left - 0.5, top - 1, name, fontsize=7)
+    axis.imshow(canvas, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
+    axis.axis("off")
+    figure.subplots_adjust(0, 0, 1, 1)
+    total = sum(weight.numel() for weight in layers)
+    return Picture(figure, f"All {total:,} weights of {len(layers)} convolutions, blue above zero, red below")
+
+
+def _name(weight):
+    made, read, side, _ = weight.shape
+    return (
+        f"{side}x{side}, {made} from {read}: {weight.numel()}"
+        if read > 1
+        else f"{side}x{side}, {made}: {weight.numel()}"
+    )
+
+
+def _block(weight):
+    """The weights (made, read, side, side) of one layer in a plane; nothing is drawn between kernels."""
+    made, read, side, _ = weight.shape
+    if side == 1:
+        return weight[:, :, 0, 0]
+    kernels, across = weight.reshape(-1, side, side), min(KERNELS, made * read)
+    down = -(-len(kernels) // across)
+    block = np.full((down * (side + 1) - 1, across * (side + 1) - 1), np.nan)
+    for place, kernel in enumerate(kernels):
+        row, column = (each * (side + 1) for each in divmod(place, across))
+        block[row : row + side, column : column + side] = kernel
+    return block
