@@ -23,9 +23,24 @@ from lab.training.loop import TrainingDiverged, evaluate, predict, prepare, trai
 
 # after a run: its curves, its mistakes, its results beside the published ones
 from lab.pages.plots import plot_curves, plot_mistakes, plot_schedules, plot_seeds, plot_test_accuracy
-from lab.pages.probes import find_mistakes, multiply_accumulates, remeasure, signal_strength, variance_shift
+from lab.pages.probes import find_mistakes, multiply_accumulates, remeasure, variance_shift
 from lab.pages.show import report
 from lab.pages.tables import compare, ladder_table
+
+# pictures of the ideas
+from lab.ladders.rungs import find_recipe
+from lab.pages.ideas.class_maps import plot_class_maps
+from lab.pages.ideas.every_weight import plot_every_weight
+from lab.pages.ideas.fields import plot_fields
+from lab.pages.ideas.masks import plot_masks
+from lab.pages.ideas.mixing import plot_mixing
+from lab.pages.ideas.paths import plot_paths
+from lab.pages.ideas.signals import plot_signals, untrained
+from lab.pages.ideas.sizes import plot_sizes
+from lab.pages.ideas.units import plot_units
+
+# a digit of one's own
+from lab.pages.own_digit import as_mnist, recognise
 
 # published results, and the claims they support
 from lab.run.record import RunRecord
@@ -40,6 +55,8 @@ from lab.ladders.weights import load_weights
 from lab.pages.tables import audit, last_rungs, originals_table, overview, pareto_front, selection_table
 from lab.pages.tables import show_overview, tutorial_ends
 from lab.pages.plots import plot_consistency, plot_roads, plot_size_against_accuracy
+from lab.pages.seeds import consistency_table, spread_table
+from lab.pages.hard_digits import compare_mistakes, hardness_table, show_disagreement, show_nobodys_digits
 
 # every reading of the test set for a question
 from lab.pages.readings import readings_of
