@@ -5,7 +5,7 @@
 # the data, and a first look at them
 from lab.training.data import Digits, Split, load_digits, normalise
 from lab.training.augment import distort
-from lab.pages.plots import plot_digits
+from lab.pages.plots import plot_digits, plot_groups
 
 # what decides a number: the recipe, its schedules and distortions
 from lab.training.recipe import Recipe

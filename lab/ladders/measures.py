@@ -28,6 +28,14 @@ def _swing(record):
     return 100 * statistics.pstdev(map(float, record.test_accuracies[-LAST:]))
 
 
+def _beyond_held_out(record):
+    rows = record.epochs[-LAST:]
+    if any("held_out_total" not in row for row in rows):
+        raise ValueError(f"{record.rung}, seed {record.seed}: no images were held out")
+    held_out = statistics.mean(Fraction(row["held_out_correct"], row["held_out_total"]) for row in rows)
+    return 100 * (record.last5 - held_out)
+
+
 MEASURES = {
     measure.name: measure
     for measure in (
@@ -37,6 +45,7 @@ MEASURES = {
         Measure("gap", lambda record: 100 * statistics.mean(record.gaps), signed),  # overfitting is judged on it alone
         Measure("first epoch", lambda record: 100 * record.test_accuracies[0]),
         Measure("swing", _swing),  # among the last epochs
+        Measure("test minus held out", _beyond_held_out, signed),  # of a network that has seen neither
         Measure("best minus mean", lambda record: 100 * (record.best - record.last5)),
     )
 }

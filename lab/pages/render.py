@@ -17,10 +17,11 @@ from lab.files import ROOT, write_atomically
 from lab.ladders.exercises import exercise_of, find_exercises
 from lab.ladders.goals import LADDERS
 from lab.ladders.measures import MEASURES, accuracy_with_spread, summary_row
-from lab.ladders.originals import source_steps
+from lab.ladders.originals import TUTORIALS, source_steps
 from lab.ladders.other_digits import on_other_digits
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.numbers import in_percent, percent, rounded
+from lab.pages.front_page import MODES, claims_in_words, front_picture, front_rows, front_words
 from lab.pages.speed import bench_block
 from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table
 from lab.run.record import LAST
@@ -72,15 +73,18 @@ def render_all():
     """Rewrite every generated part of every notebook and of README; return the paths that changed."""
     changed = []
     for path, text in rendered_files():
-        if path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_atomically(path, text)
             changed.append(path.relative_to(ROOT))
     return changed
 
 
 def rendered_files():
-    """Pairs of path and text as it should be, for README and the pages of the project."""
-    yield ROOT / "README.md", render_text((ROOT / "README.md").read_text(encoding="utf-8"), None)
+    """Pairs of path and text as it should be, for README with its picture and the pages of the project."""
+    for mode in MODES:
+        yield ROOT / _front_path(mode), front_picture(mode)
+    for path in (ROOT / "README.md", ROOT / "lab" / "README.md"):
+        yield path, render_text(path.read_text(encoding="utf-8"), None)
     for notebook in pages():
         yield notebook.path, render_notebook(notebook)
 
@@ -200,7 +204,7 @@ def result(rung):
         rows.append(("test accuracy", f"not run yet on the full MNIST: {command}"))
         return _table(rows + sources)
     summary, when = rung.summary, "after the last epoch" if rung.goal.at_the_end else "mean of the last five epochs"
-    seeds = f"seed{'s' if len(records) > 1 else ''} " + ", ".join(str(record.seed) for record in records)
+    seeds = _seeds([record.seed for record in records])
     cells = summary_row(summary)
     rows += [
         (f"test accuracy, {when}, %", f"**{cells['test accuracy, %']}**, {seeds}"),
@@ -216,6 +220,13 @@ def result(rung):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
     rows += [*sources, (str(rung.goal), verdict(rung))]
     return _table(rows)
+
+
+def _seeds(numbers):
+    """Seeds in words: "seed 0", "seeds 0 to 19", "seeds 0, 1, 7"."""
+    if len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        return f"seeds {numbers[0]} to {numbers[-1]}"
+    return f"seed{'s' if len(numbers) > 1 else ''} " + ", ".join(map(str, numbers))
 
 
 def _elsewhere(found):
@@ -244,9 +255,20 @@ def original(rung):
 
 
 def _step(name):
-    """The id of a source step in words: "t001-3" is step 3 of tutorial 001, "t004-2-code3" its code 3."""
-    tutorial, _, step = name[1:].partition("-")
-    return f"tutorial {tutorial}, " + (f"code {step.partition('code')[2]}" if "code" in step else f"step {step}")
+    """A source step in words, from its id: "t001-3" is step 3 of tutorial 001, "t004-2-code3" its code 3."""
+    tutorial, _, step = name.partition("-")
+    return f"{TUTORIALS[tutorial]}, " + (f"code {step.partition('code')[2]}" if "code" in step else f"step {step}")
+
+
+def tutorials_block(notebook):
+    """Who wrote what this project rebuilds, and on which ladder it stands."""
+    lines = ["| | tutorial | published by | its notebooks | here |", "|--|--|--|--|--|"]
+    for name, tutorial in TUTORIALS.items():
+        ladders = {rung.ladder.letter.upper() for rung in find_rungs() for step in rung.source if step.startswith(name)}
+        folder = f"`{tutorial.folder}`" if tutorial.folder else "not found; the page alone"
+        row = name[1:], str(tutorial), tutorial.author, folder, f"ladder {', '.join(sorted(ladders))}"
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
 
 
 def verdict(rung):
@@ -314,6 +336,34 @@ def _ladder_renderer(letter):
     return lambda notebook: ladder_block(letter, "" if notebook is None else "./")
 
 
+def picture_block(notebook):
+    """The picture of the front page, for light and dark pages."""
+    words = front_words()
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{_front_path("dark")}">'
+        f'<img alt="{words}" src="{_front_path("light")}"></picture>'
+    )
+
+
+def _front_path(mode):
+    return f"results/front_page_{mode}.svg"
+
+
+def front_block(notebook):
+    """The five rows of the front page."""
+    lines = [
+        "| | rung | parameters | epochs | test accuracy, % | worst seed, % | goal |",
+        "|--|--|--|--|--|--|--|",
+    ]
+    for what, rung, *cells in front_rows():
+        lines.append(f"| {' | '.join([what, _page_link(rung, notebook), *cells])} |")
+    return "\n".join(lines)
+
+
+def claims_block(notebook):
+    return claims_in_words()
+
+
 def answer_block(rung):
     """What came of the exercise of a rung."""
     return exercise_of(rung).answer
@@ -324,7 +374,7 @@ def exercises_block(notebook):
     lines = ["| rung | the change | minutes of training |", "|--|--|--|"]
     for exercise in find_exercises():
         removed, added = (
-            ", ".join(f"`{line.strip().rstrip(',')}`" for line in one if line not in other) or "nothing"
+            ", ".join(f"`{line.partition('  #')[0].strip(' ,')}`" for line in one if line not in other) or "nothing"
             for one, other in ((exercise.before, exercise.after), (exercise.after, exercise.before))
         )
         minutes = exercise.minutes
@@ -335,10 +385,14 @@ def exercises_block(notebook):
 
 BLOCKS = {
     "answer": answer_block,
+    "claims": claims_block,
+    "front": front_block,
+    "picture": picture_block,
     "exercises": exercises_block,
     "navigation": navigation,
     "result": result,
     "ladders": ladders_block,
     "frontier": frontier_block,
+    "tutorials": tutorials_block,
     "bench": bench_block,
 } | {f"ladder_{x}": _ladder_renderer(x) for x in LADDERS}

@@ -61,3 +61,13 @@ def test_the_spread_of_a_summary_is_in_its_text():
     heads = [100 * float(record.last5) for record in records]
     text = accuracy_with_spread(Summary.of(records))
     assert text == f"{np.mean(heads):.2f} ± {np.std(heads, ddof=1):.2f} (n={len(heads)})"
+
+
+def test_the_test_set_is_compared_with_images_that_were_held_out():
+    for record in load_records("d06"):
+        rows = record.epochs[-5:]
+        test = np.mean([row["test_correct"] / row["test_total"] for row in rows])
+        held_out = np.mean([row["held_out_correct"] / 6_000 for row in rows])
+        assert float(MEASURES["test minus held out"].read(record)) == pytest.approx(100 * (test - held_out))
+    with pytest.raises(ValueError, match="d05, seed 0: no images were held out"):
+        MEASURES["test minus held out"].read(load_records("d05")[0])

@@ -98,7 +98,14 @@ def test_nothing_is_there_twice_or_astray():
 def test_setup_and_parameters_are_the_same_everywhere(notebook):
     assert notebook.tagged("setup") == setup_cell()
     tags = Counter(tag for cell in notebook.cells for tag in cell["metadata"].get("tags", []))
-    assert set(tags) <= {"setup", "parameters", "recipe", "ablations", "claims"}  # none that papermill has injected
+    assert set(tags) <= {
+        "setup",
+        "parameters",
+        "recipe",
+        "ablations",
+        "claims",
+        "exercise",
+    }  # none that papermill has injected
     if isinstance(notebook, Rung) or "parameters" in tags:
         same = [re.sub(r"(?<=^epochs: int = )\d+", "15", text.tagged("parameters")) for text in (notebook, RUNGS[0])]
         assert same[0] == same[1]
@@ -119,8 +126,9 @@ def test_order_of_cells(rung):
     headings = [line for cell in rung.cells if cell["cell_type"] == "markdown" for line in source(cell).splitlines()]
     headings = [line for line in headings if line.startswith("#")]
     assert headings[0].startswith(f"# {rung.id.upper()} · ")
-    assert (headings[1:3], headings[-1]) == (["## Target", "## Result"], "## Analysis")
-    assert source(rung.cells[-1]).startswith("## Analysis")
+    ends = ["## Analysis", "## Try it"] if rung.has("exercise") else ["## Analysis"]
+    assert (headings[1:3], headings[-len(ends) :]) == (["## Target", "## Result"], ends)
+    assert [source(cell).splitlines()[0] for cell in rung.cells[-len(ends) :]] == ends
     code = [source(cell) for cell in code_cells(rung)]
     tagged = [code.index(rung.tagged(tag)) for tag in ("setup", "parameters", "recipe")]
     called = [next(position for position, text in enumerate(code) if f"utils.{call}" in text) for call in IN_ORDER]
@@ -300,19 +308,61 @@ def test_page_shows_the_present_verdicts(rung):
         assert missing == [], f"results have changed since {rung.id} was published"
 
 
+def analysis_of(rung):
+    return next(source(cell) for cell in rung.cells if source(cell).startswith("## Analysis"))
+
+
 @by_rung
 def test_analysis_cites_every_claim_with_its_verdict(rung):
-    analysis = source(rung.cells[-1])
+    analysis = analysis_of(rung)
     cited = {int(number): verdict for number, verdict in CITATION.findall(analysis)}
     assert cited == {number: all_claims().verdict(claim) for number, claim in rung.claims.items()}
 
 
 @by_rung
 def test_sentences_about_an_effect_cite_a_claim(rung):
-    text = source(rung.cells[-1]).replace("\n", " ")
+    text = analysis_of(rung).replace("\n", " ")
     sentences = re.split(r"(?<=[.?!:])(?:\*\*)? +(?=[A-Z*<\"])", text)
     stated = [s for s in sentences if EFFECT.search(s) and not s.endswith("?") and "original" not in s.lower()]
     assert [sentence for sentence in stated if not CITATION.search(sentence)] == []
+
+
+# --------------------------------------------------------------------------------- words of images
+
+WAITING = {"a00", "b01", "b02", "d01", "b11"}  # their images get words when their runs are made again
+
+
+def images_of(notebook):
+    """Image outputs: their words, and the other text that Jupyter keeps."""
+    for cell in code_cells(notebook):
+        for output in cell["outputs"]:
+            if "image/png" in output.get("data", {}):
+                plain = "".join(output["data"]["text/plain"])
+                yield output["metadata"].get("image/png", {}).get("alt"), plain
+
+
+def test_every_image_has_words_of_its_own():
+    found = [(notebook.id, words, plain) for notebook in FOUND for words, plain in images_of(notebook)]
+    assert len(found) > 100
+    without = {name for name, words, _ in found if not words}
+    assert without <= WAITING, "make publish makes these pages again"
+    assert all(words == plain for _, words, plain in found if words)
+    repeated = [words for words, count in Counter(words for _, words, _ in found if words).items() if count > 1]
+    assert repeated == []
+
+
+@by_rung
+def test_words_of_curves_and_mistakes_are_those_of_results(rung):
+    words = [text for text, _ in images_of(rung) if text]
+    if not words or rung.id in WAITING:
+        return
+    record = load_records(rung.id)[0]
+    curves = next(text for text in words if text.startswith("Accuracy and loss by epoch"))
+    last = record.epochs[-1]
+    for accuracy in (record.test_accuracies[0], record.final, record.clean_train):
+        assert f"{rounded(100 * accuracy)} %" in curves
+    mistakes = last["test_total"] - last["test_correct"]
+    assert any(text.startswith(f"{mistakes} of {last['test_total']:,} test digits are read wrong") for text in words)
 
 
 # ------------------------------------------------------------------------------- numbers in prose
