@@ -18,7 +18,7 @@ from lab.ladders.rungs import find_rungs
 LIMIT_SECONDS = 300
 CANDIDATES = [os.environ.get("SNAKEMAKE"), ROOT / ".venv-batch" / "bin" / "snakemake", shutil.which("snakemake")]
 SNAKEMAKE = next((str(path) for path in CANDIDATES if path and os.access(path, os.X_OK)), None)
-RUNG = "a07"
+RUNG = "a06"
 
 pytestmark = [
     pytest.mark.skipif(not SNAKEMAKE, reason="Snakemake is not installed: make test installs it"),

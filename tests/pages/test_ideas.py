@@ -242,3 +242,11 @@ def test_a_run_without_a_trail_is_left_out_and_named(tmp_path, capsys):
     run.trail.clear()
     assert utils.plot_paths({"old": run}) is None
     assert "Without old: trained before trails were kept" in capsys.readouterr().out
+
+
+def test_a_path_of_one_epoch_is_no_picture(tmp_path, capsys):
+    digits = utils.load_digits("sample", train_limit=64)
+    recipe = utils.Recipe(network=model.NormedSkeleton, epochs=1)
+    run = utils.fit(recipe, digits, rung="x", device="cpu", threads=1, run_dir=tmp_path)
+    assert utils.plot_paths({"x": run}) is None
+    assert "No picture of the path: it takes 3 epochs." in capsys.readouterr().out

@@ -11,6 +11,7 @@ from lab.pages.picture import finish, listed
 from lab.training.loop import prepare
 
 GRID, MARGIN, IMAGES = 21, 0.15, 300
+LEAST = 3  # points that make a plane
 
 
 class Plane:
@@ -67,6 +68,9 @@ def plot_paths(runs, *, grid=GRID):
         )
     trails = {name: torch.stack(run.trail[1:]) for name, run in runs.items() if run.trail}
     if not trails:
+        return None
+    if min(map(len, trails.values())) < LEAST:
+        print(f"No picture of the path: it takes {LEAST} epochs.")
         return None
     lines = {
         name if row == 0 else f"{name}, average": trail[:, row]
