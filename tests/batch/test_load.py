@@ -17,7 +17,7 @@ from lab.run.record import RunRecord
 
 RUNS = int(os.environ.get("LOAD_RUNS", 12))
 AT_ONCE = 4
-RUNGS = find_rungs(["a03", "a07", "c05"])
+RUNGS = find_rungs(["a03", "a06", "c05"])
 SMALL = {"dataset": "sample", "epochs": 1, "train_limit": 192}
 GROWTH_BYTES = 50e6
 
