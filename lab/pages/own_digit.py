@@ -41,9 +41,7 @@ class Reading(Picture):
         surely = percent(probabilities[self.digit])
         right.set(ylim=(0, 1), title=f"a {self.digit}: {surely}")
         right.spines[["top", "right"]].set_visible(False)
-        super().__init__(
-            figure, f"{name} reads a {self.digit}, with a probability of {percent(probabilities[self.digit])}"
-        )
+        super().__init__(figure, f"{name} reads a {self.digit}, with a probability of {surely}")
 
 
 def recognise(picture, name="e02"):

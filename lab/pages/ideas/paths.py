@@ -3,10 +3,9 @@
 import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lab.numbers import percent
-from lab.pages.ideas import at_rest
+from lab.pages.ideas import at_rest, by_what_it_sees
 from lab.pages.picture import finish, listed
 from lab.training.loop import prepare
 
@@ -40,10 +39,7 @@ class Plane:
 
 def loss_at(network, weights, images, labels):
     """Mean loss of a network with these weights; its normalisations use the statistics of the images."""
-    network = at_rest(network)
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    network = by_what_it_sees(at_rest(network))
     ends = 0
     for part in network.parameters():
         start, ends = ends, ends + part.numel()

@@ -3,9 +3,8 @@
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from lab.pages.ideas import at_rest
+from lab.pages.ideas import at_rest, by_what_it_sees
 from lab.pages.picture import finish, listed
 from lab.training.loop import prepare
 
@@ -16,11 +15,7 @@ def untrained(recipe):
     """The network of a recipe as it begins, with seed 0; its normalisations use the statistics of what they see."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = recipe.build_network()
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.track_running_stats, module.running_mean, module.running_var = False, None, None
-    return network
+        return by_what_it_sees(recipe.build_network())
 
 
 def signals(network, split):
