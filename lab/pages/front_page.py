@@ -11,6 +11,7 @@ from lab.ladders.rungs import find_rung, find_rungs
 from lab.ladders.verdicts import Family
 from lab.numbers import in_percent, limit
 from lab.pages.picture import listed
+from lab.pages.tables import last_rungs
 from lab.run.record import TARGET
 
 MODES = {
@@ -74,8 +75,7 @@ def front_words():
 
 def front_rows():
     """Five rungs in rows of text: the start, the best end of a road, and the three questions of ladder E."""
-    ends = [rung for rung in find_rungs() if rung.ladder.is_road and rung.id == last_of(rung.ladder)]
-    best = max(ends, key=lambda rung: rung.summary.mean)
+    best = max(map(find_rung, last_rungs()), key=lambda rung: rung.summary.mean)
     rows = []
     for what, rung in (
         ("where the roads begin", find_rung("a00")),
@@ -96,10 +96,6 @@ def _in_a_word(rung):
     if verdict.startswith("**missed** by"):
         return verdict.replace("*", "").partition(",")[0]
     return "missed" if verdict.startswith("**missed**") else "held" if rung.goal.steady else "met"
-
-
-def last_of(ladder):
-    return max(rung.id for rung in find_rungs() if rung.ladder == ladder)
 
 
 def claims_in_words():
