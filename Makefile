@@ -14,7 +14,7 @@ PIN := pip compile --quiet --universal --python-version 3.11 --no-annotate --cus
 export OMP_NUM_THREADS ?= 1
 export PYTHONUTF8 := 1
 
-.PHONY: help install run test lint all bench results render publish lowest pins audit
+.PHONY: help install run test lint all site bench results render publish lowest pins audit
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 	$(PYTHON) -m venv $(VENV)-batch
 	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r $< -c workflow/constraints.txt
 	@touch $@
+
+site: install  ## make site/ of all pages as they are: open site/index.html
+	$(LAB) site
 
 bench: install $(if $(PEERS),$(VENV)-peers/installed)  ## images per second: the originals' loop, ours, others (PEERS=1: JAX, too; KEEP=1: for README)
 	$(LAB) bench $(if $(PEERS),--peers $(VENV)-peers/bin/python) $(if $(KEEP),--keep)

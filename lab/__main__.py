@@ -20,11 +20,16 @@ def main(arguments=None):
     run = commands.add_parser("run", help="execute notebooks headlessly; results go to --run-dir")
     run.add_argument("rungs", nargs="*", help="ids such as a05 a06; all by default")
     run.add_argument("--dataset", choices=SOURCES, default="auto", help="auto: mnist if it is here, else the sample")
-    run.add_argument("--run-dir", default="runs", type=os.path.expanduser)
     run.add_argument("--seeds", type=at_least(1), help="execute every rung with seeds 0 to SEEDS - 1")
     run.add_argument("--jobs", **jobs, help="notebooks side by side, one thread each")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
     run.set_defaults(command=run_command)
+
+    train = commands.add_parser("train", help="train one recipe without its notebook; the record goes to --run-dir")
+    train.add_argument("name", help="of its results: a05, an ablation a05_dropout, an exercise a01_try")
+    train.set_defaults(command=train_command)
+    for command in run, train:
+        command.add_argument("--run-dir", default="runs", type=os.path.expanduser)
+        command.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters")
 
     steps = commands.add_parser("steps", help="one object per rung")
     steps.add_argument("--json", action="store_true", help="as JSON")
@@ -65,6 +70,10 @@ def main(arguments=None):
     publish = commands.add_parser("publish", help="execute notebooks as published and keep their outputs in notebooks/")
     publish.add_argument("rungs", nargs="*")
     publish.set_defaults(command=publish_command)
+
+    site = commands.add_parser("site", help="make a site of all pages, from the notebooks as they are; nothing is run")
+    site.add_argument("--folder", default="site", type=os.path.expanduser)
+    site.set_defaults(command=site_command)
 
     search = commands.add_parser(
         "search", help="try networks on held-out training images; candidates, JSON lines, on stdin"
@@ -112,6 +121,12 @@ def run_command(options):
     from lab.batch.command import run
 
     return run(options)
+
+
+def train_command(options):
+    from lab.batch.command import train
+
+    train(options)
 
 
 def steps_command(options):
@@ -204,6 +219,13 @@ def publish_command(options):
     for notebook in find_notebooks(options.rungs):
         publish(notebook)
         print(f"{notebook.id}  published", flush=True)
+
+
+def site_command(options):
+    from lab.site.build import build_site
+
+    count = build_site(options.folder)
+    print(f"{count} pages: {Path(options.folder) / 'index.html'}")
 
 
 def search_command(options):

@@ -8,7 +8,7 @@ from lab.files import ROOT
 
 LAB = ROOT / "lab"
 # from the ground up; a room may import from itself and from those before it
-ROOMS = ["", "tracing", "training", "native", "run", "ladders", "pages", "batch", "search", "bench"]
+ROOMS = ["", "tracing", "training", "native", "run", "ladders", "pages", "site", "batch", "search", "bench"]
 DOORS = ("__main__.py",)  # of lab/ itself; it may import from every room
 BESIDE = {("search", "batch")}  # two rooms on one floor
 

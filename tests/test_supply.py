@@ -46,7 +46,7 @@ def imported(paths):
 @pytest.mark.parametrize(
     ("paths", "requirements"),
     [
-        ([path for path in READERS if not {"batch", "bench"} & set(path.parts)], "requirements.txt"),
+        ([path for path in READERS if not {"site", "batch", "bench"} & set(path.parts)], "requirements.txt"),
         ([path for path in [*READERS, *(ROOT / "tests").rglob("*.py")] if path != PEER], "requirements-dev.txt"),
         ([PEER], "lab/bench/requirements.txt"),
     ],

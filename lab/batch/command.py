@@ -1,13 +1,15 @@
-"""The command `python -m lab run`: which notebooks, on which data, and what is reported."""
+"""The commands `python -m lab run`, which executes notebooks, and `python -m lab train`, which does without."""
 
 import os
 import signal
+from dataclasses import replace
 
 from lab.batch.executions import run_all
 from lab.batch.index import write_index
 from lab.batch.outcomes import format_seeds, format_table
 from lab.files import require_writable
-from lab.ladders.rungs import find_notebooks
+from lab.ladders.rungs import find_notebooks, find_recipe, find_rung
+from lab.run.fit import fit
 from lab.run.parameters import check_values
 from lab.training.data import load_digits, mnist_folder
 
@@ -20,10 +22,7 @@ NOTES = {
 
 def run(options):
     """Execute what the options of the command line ask for; return its exit status."""
-    parameters = {name: _literal(value) for name, value in options.parameters}
-    check_values(parameters)
-    if "run_dir" in parameters:
-        raise ValueError(f"parameter run_dir={parameters['run_dir']!r} is set by --run-dir")
+    parameters = _parameters(options)
     if options.seeds and "seed" in parameters:
         raise ValueError(
             f"--seeds {options.seeds} and -p seed {parameters['seed']} exclude each other: give one of them"
@@ -52,6 +51,24 @@ def run(options):
         print(format_seeds(notebooks, outcomes))
     print(f"\nPages: {index}")
     return int(any(outcome.error for outcome in outcomes))
+
+
+def train(options):
+    """Train one recipe under the name of its results: that of a rung, of an ablation or of an exercise."""
+    recipe = find_recipe(options.name)
+    values = find_rung(options.name.partition("_")[0]).defaults() | {"epochs": recipe.epochs} | _parameters(options)
+    digits = load_digits(values.pop("dataset"), train_limit=values.pop("train_limit"))
+    recipe = replace(recipe, epochs=values.pop("epochs"))
+    fit(recipe, digits, rung=options.name, **values | {"run_dir": options.run_dir})
+
+
+def _parameters(options):
+    """Those of the notebook's cell that the command line sets."""
+    parameters = {name: _literal(value) for name, value in options.parameters}
+    check_values(parameters)
+    if "run_dir" in parameters:
+        raise ValueError(f"parameter run_dir={parameters['run_dir']!r} is set by --run-dir")
+    return parameters
 
 
 def _literal(value):

@@ -17,11 +17,13 @@ from lab.ladders.rungs import find_notebooks
 from lab.numbers import in_percent, percent
 from lab.run.record import LAST, RunRecord
 from lab.run.schema import DamagedFile
+from lab.site.frame import frame
 
 STEM = re.compile(r"seed(\d+)(-[0-9a-f]{12})?")
 ENDINGS = (".json", ".ipynb", ".html", FAILED, ".checkpoint")
 WIDTH, HEIGHT, BEST = 96, 28, 0.001  # of a curve: pixels, and the error at its upper edge
 LONGEST = 500  # characters of a reason; the page has all of it
+TITLE = "Executed notebooks"
 COLUMNS = ("notebook", "seed", "data", "epochs", "test accuracy, %", "by epoch", "remarks")
 
 
@@ -139,7 +141,7 @@ def _page(groups, titles):
     if failed := sum(row.is_bad for row in rows):
         counts += f", {failed} of them failed or unfinished"
     parts = [f"<p>{counts}.</p>", *(_section(folder, group, titles) for folder, group in groups.items())]
-    return HEAD + "\n".join(parts) + LEGEND
+    return frame(TITLE, "\n".join([f"<h1>{TITLE}</h1>", *parts, LEGEND]), kind="wide runs")
 
 
 def _section(folder, rows, titles):
@@ -213,56 +215,11 @@ def curve(accuracies):
     )
 
 
-HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Executed notebooks</title>
-<style>
-:root { --ink: #1b1f24; --paper: #fff; --line: #d0d7de; --soft: #57606a; --link: #0b57a4; --bad: #a61b12 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --paper: #14171a; --line: #3a4149; --soft: #a3acb5; --link: #84bdff; --bad: #ff9a90 }
-}
-body { font: 1rem/1.4 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
-  padding: 0 1rem; max-width: 75rem }
-a { color: var(--link) }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
-td, th { padding: .4rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-td:first-child { min-width: 12rem }
-td:last-child { min-width: 14rem; overflow-wrap: anywhere }
-small, footer { color: var(--soft); font-size: .85rem }
-small { display: block }
-.bad { color: var(--bad) }
-summary { cursor: pointer; padding: .4rem 0; overflow-wrap: anywhere }
-svg { overflow: visible }
-polyline { fill: none; stroke: var(--link); stroke-width: 1.5 }
-circle { fill: var(--link) }
-@media (max-width: 48rem) {
-  body { margin: 1rem auto }
-  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden }
-  tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
-  td { display: grid; grid-template-columns: 8rem 1fr; border: 0; padding: .1rem 0 }
-  td::before { content: attr(data-label); color: var(--soft); font-size: .85rem; grid-row: span 2 }
-  td > small { grid-column: 2 }
-  td:first-child { display: block; font-weight: 600 }
-  td:first-child::before, td:last-child::before, td:empty { display: none }
-  td:last-child { display: block }
-}
-</style>
-</head>
-<body>
-<h1>Executed notebooks</h1>
-"""
 LEGEND = """
 <footer>
-<p>Test accuracy is that of the last epoch. On the sample, 1,000 images of 5,000 are tested: its accuracies cannot be
-compared with those of the full MNIST.</p>
-<p>Curves show test accuracy by epoch, all to one scale from 0 to 99.9 %: a tenth of the errors is a third of the
-height.</p>
+<p><small>Test accuracy is that of the last epoch. On the sample, 1,000 images of 5,000 are tested: its accuracies
+cannot be compared with those of the full MNIST.</small></p>
+<p><small>Curves show test accuracy by epoch, all to one scale from 0 to 99.9 %: a tenth of the errors is a third of the
+height.</small></p>
 </footer>
-</body>
-</html>
 """

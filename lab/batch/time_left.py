@@ -34,26 +34,31 @@ def _words(seconds):
 def work_of(notebook, parameters):
     """Multiply-accumulates of its training, ablations included, per image; a small number where nothing is trained."""
     try:
-        recipes = notebook.recipes.values() if isinstance(notebook, Rung) else ()
-        epochs = [parameters.get("epochs", recipe.epochs) for recipe in recipes]
-        products = [multiply_accumulates(recipe.specimen()) for recipe in recipes]
-        return 1e5 + sum(one * other for one, other in zip(epochs, products, strict=True))
+        recipes = notebook.page_recipes.values() if isinstance(notebook, Rung) else ()
+        return 1e5 + sum(_work_of_training(recipe, parameters) for recipe in recipes)
     except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
         return 1e5
+
+
+def _work_of_training(recipe, parameters):
+    return parameters.get("epochs", recipe.epochs) * multiply_accumulates(recipe.specimen())
 
 
 def time_left_in(folder, jobs):
     """The same for a batch of workflow/Snakefile, from the plan that it wrote there when it began."""
     path = folder / "plan.json"
     plan, began = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-    work = {rung.id: work_of(rung, {}) for rung in find_rungs([name for name, _ in plan["missing"]])}
+    work = {}
+    for rung in find_rungs({name.partition("_")[0] for name, _ in plan["missing"]}):
+        alone = {name: _work_of_training(recipe, {}) for name, recipe in rung.recipes.items()}
+        work |= alone | {rung.id: work_of(rung, {})}
     works, ended = [], []
-    for rung, seed in plan["missing"]:
-        described = plan["rungs"][rung]
+    for name, seed in plan["missing"]:
+        described = plan["rungs"][name]
         record = folder / described["key"] / described["folder"] / f"seed{seed}.json"
         written = record.stat().st_mtime if record.exists() else None
         if written is None or written >= began:  # what an earlier call has done is not run again
-            works.append(work[rung])
+            works.append(work[name])
         if written is not None and written >= began:
-            ended.append(work[rung])
+            ended.append(work[name])
     return time_left(works, ended, jobs, time.time() - began) if ended else f"none of {len(works)} done yet"

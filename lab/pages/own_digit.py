@@ -22,7 +22,8 @@ from lab.training.loop import prepare
 BOX, SIDE = 20, 28
 MOST_PIXELS = 400  # a side, to which larger pictures are shrunk first
 CONTRAST = 0.15  # of ink against its background, of black against white
-INK = 0.4  # of the strongest ink, from which on a pixel is a stroke
+INK = 0.401  # of the strongest ink, from which on a pixel is a stroke; no grey level lies on it
+LEANING = 1e-3  # pixels: where a digit is symmetric its centre lies between two, and rounding errors would decide
 SPECK, TALL, APART = 0.02, 0.6, 0.1  # of the largest part in area; of all in height, of a part and between two
 
 
@@ -73,7 +74,7 @@ def as_mnist(picture):
     height, width = (max(1, round(side * scale)) for side in cut.shape)
     small = np.array(Image.fromarray(cut.astype(np.float32)).resize((width, height), Image.Resampling.BOX))
     small = np.clip(small / small.max(), 0, 1)
-    row, column = (round(SIDE / 2 - centre) for centre in ndimage.center_of_mass(small))
+    row, column = (round(SIDE / 2 - centre - LEANING) for centre in ndimage.center_of_mass(small))
     row, column = np.clip(row, 0, SIDE - height), np.clip(column, 0, SIDE - width)
     field = np.zeros((1, SIDE, SIDE), dtype=np.uint8)
     field[0, row : row + height, column : column + width] = np.round(255 * small)

@@ -10,12 +10,12 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
-from lab.batch import html_pages as pages
 from lab.batch.html_pages import mend_links, render_page
 from lab.ladders import rungs
 from lab.ladders.rungs import find_notebooks
 from lab.pages.picture import Picture
 from lab.pages.render import project
+from lab.site import links
 
 REPOSITORY = "{repository}/blob/{version}".format(**project())
 NEXT = "a06_augmentation.ipynb"
@@ -91,7 +91,7 @@ def test_notebooks_of_readers_are_linked_where_their_pages_are_and_else_not_at_a
     for name in ("a05_capacity.ipynb", "Meine Übung.ipynb"):
         (folder / name).write_text('{"cells": [], "metadata": {}}', encoding="utf-8")
     monkeypatch.setattr(rungs, "NOTEBOOKS", folder)
-    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    monkeypatch.setattr(links, "ROOT", tmp_path)
     page = write_page(runs, "a05", 0, "Meine%20%C3%9Cbung.ipynb")
     mend_links(runs)
     assert links_of(page) == [None]

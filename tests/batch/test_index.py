@@ -66,7 +66,7 @@ def test_links_of_the_index_lead_to_files(tmp_path):
     for name in ("a03", "Meine Übung – it's 100% 🙂 #1?"):
         keep(tmp_path / name / "seed0.json", FULL)
         (tmp_path / name / "seed1.html").touch()
-    links = re.findall('href="([^"]*)"', rows_of(tmp_path)[1])
+    links = re.findall('href="([^"#][^"]*)"', rows_of(tmp_path)[1])
     assert len(links) == 4
     assert all((tmp_path / unquote(link)).is_file() for link in links)
 
