@@ -59,6 +59,13 @@ def main(arguments=None):
     weights.add_argument("rungs", nargs="+")
     weights.set_defaults(command=weights_command)
 
+    export = commands.add_parser("export", help="write trained networks for use without this project")
+    export.add_argument("names", nargs="+", metavar="name", help="of rungs whose weights are kept: e02")
+    for kind in "onnx", "torchscript":
+        export.add_argument(f"--{kind}", dest="formats", action="append_const", const=kind)
+    export.add_argument("--folder", default=".", type=os.path.expanduser)
+    export.set_defaults(command=export_command)
+
     carry = commands.add_parser("carry", help="let results of earlier code stand, if the present code gives their bits")
     carry.add_argument("commit", help="of the code that the results were made with")
     carry.add_argument("rungs", nargs="*")
@@ -189,6 +196,16 @@ def weights_command(options):
     for rung in find_rungs(options.rungs):  # a finished run is only read back
         run = fit(rung.recipe, digits, rung=rung.id, seed=SEED, device="cpu", threads=1)
         print(f"{rung.id}  {save_weights(run)}")
+
+
+def export_command(options):
+    from lab.ladders.export import export
+
+    if not options.formats:
+        raise ValueError("export: say into which format, --onnx or --torchscript")
+    for name in options.names:
+        for path in export(name, options.formats, options.folder):
+            print(f"{name}  {path}")
 
 
 def carry_command(options):

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from lab.batch.execute import NotRun, execute
 from lab.files import ROOT
-from lab.pages.render import project, setup_cell
+from lab.pages.project import project, setup_cell
 
 PARTS = ("model.py", "utils.py", "pyproject.toml", "lab", "results", "notebooks")
 GIT = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")

@@ -1,5 +1,6 @@
 """Trained weights of a rung beside its results: results/weights/<rung>.safetensors, a few kB of numbers, never code."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -30,10 +31,33 @@ def save_weights(run, folder=WEIGHTS):
         "seed": str(record.seed),
         "test_correct": str(record.epochs[-1]["test_correct"]),
         "code_digest": record.code_digest,
+        "mistakes": json.dumps(_mistakes(run)),
     }
     path = Path(folder) / f"{record.rung}.safetensors"
     write_atomically(path, save(state, about))
     return path
+
+
+def _mistakes(run):
+    """Test images that it gets wrong: index, label, answer."""
+    answers, labels = run.predict_test().argmax(1).tolist(), run.digits.test.labels.tolist()
+    pairs = enumerate(zip(labels, answers, strict=True))
+    return [(index, label, answer) for index, (label, answer) in pairs if label != answer]
+
+
+def read_about(path):
+    """What a file of weights says about itself: strings by name, `mistakes` as a list of index, label, answer.
+
+    Raises: DamagedFile.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            about = dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise DamagedFile(f"{path} does not hold weights: {error}. Restore it") from error
+    return about | {"mistakes": json.loads(about["mistakes"])} if "mistakes" in about else about
 
 
 def load_weights(rung_id, folder=WEIGHTS):

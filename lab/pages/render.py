@@ -9,19 +9,19 @@ import json
 import os
 import re
 import statistics
-import tomllib
 from fractions import Fraction
 from pathlib import Path
 
 from lab.files import ROOT, write_atomically
-from lab.ladders.exercises import exercise_of, find_exercises
 from lab.ladders.goals import LADDERS
 from lab.ladders.measures import MEASURES, accuracy_with_spread, summary_row
 from lab.ladders.originals import TUTORIALS, source_steps
 from lab.ladders.other_digits import on_other_digits
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.numbers import in_percent, percent, rounded
+from lab.pages.cards import cards
 from lab.pages.front_page import MODES, claims_in_words, front_picture, front_rows, front_words
+from lab.pages.project import badges, citation, setup_cell
 from lab.pages.speed import bench_block
 from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table
 from lab.run.record import LAST
@@ -30,43 +30,6 @@ from lab.tracing.receptive_field import known_receptive_field, receptive_field
 
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!--= (\w+) (\w+) -->).*?(<!--/-->)")
-BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
-
-SETUP = """\
-# Setup: find the project, or fetch it on Colab. The same in every notebook; skip it when reading.
-import subprocess
-import sys
-from pathlib import Path
-
-FOLDER, REPOSITORY, VERSION = "{folder}", "{repository}", "{version}"
-places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / FOLDER]
-root = next((place for place in places if (place / "model.py").exists() and (place / "lab").is_dir()), None)
-if root is None and "google.colab" in sys.modules:
-    clone = f"git -c advice.detachedHead=false clone --quiet --depth 1 --branch {{VERSION}} {{REPOSITORY}} {{FOLDER}}"
-    failed, said = subprocess.getstatusoutput(f"GIT_TERMINAL_PROMPT=0 {{clone}}")
-    if failed:
-        reason = next((line for line in said.splitlines() if "fatal" in line), said)
-        sys.exit(f"{{VERSION}} of {{REPOSITORY}}: {{reason}}. Check network, address and tag; a fork: see README")
-    root = Path.cwd() / FOLDER
-if root is None:
-    raise FileNotFoundError(f"model.py is not above {{Path.cwd()}}. Get the project: git clone {{REPOSITORY}}")
-sys.path[:0] = [] if str(root) in sys.path else [str(root)]
-import model
-import utils"""
-
-
-def project():
-    """Folder, repository address and version, from pyproject.toml: the one place that holds them."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {
-        "folder": settings["name"],
-        "repository": settings["urls"]["Repository"],
-        "version": f"v{settings['version']}",
-    }
-
-
-def setup_cell():
-    return SETUP.format(**project())
 
 
 def render_all():
@@ -87,6 +50,8 @@ def rendered_files():
         yield path, render_text(path.read_text(encoding="utf-8"), None)
     for notebook in pages():
         yield notebook.path, render_notebook(notebook)
+    yield from cards(result)
+    yield ROOT / "CITATION.cff", citation()
 
 
 def pages():
@@ -168,7 +133,7 @@ def number(result, name):
 
 
 def navigation(notebook):
-    """Links to the rungs before and after, to the map, and to Colab."""
+    """Links to the rungs before and after, to the map, and to where the page can be run."""
     notebooks = pages()
     position = [other.id for other in notebooks].index(notebook.id)
     links = []
@@ -178,15 +143,7 @@ def navigation(notebook):
         links.append(f"[map]({_link(notebook, notebooks[0])})")
     if position + 1 < len(notebooks):
         links.append(f"[{notebooks[position + 1].title} →]({_link(notebook, notebooks[position + 1])})")
-    links.append(f"[![Open in Colab]({BADGE})]({colab_address(notebook)})")
-    return " · ".join(links)
-
-
-def colab_address(notebook):
-    settings = project()
-    repository = settings["repository"].removeprefix("https://github.com/")
-    path = notebook.path.relative_to(ROOT).as_posix()
-    return f"https://colab.research.google.com/github/{repository}/blob/{settings['version']}/{path}"
+    return " · ".join(links + badges(notebook.path.relative_to(ROOT).as_posix()))
 
 
 def _link(notebook, other):
@@ -366,13 +323,13 @@ def claims_block(notebook):
 
 def answer_block(rung):
     """What came of the exercise of a rung."""
-    return exercise_of(rung).answer
+    return rung.exercise.answer
 
 
 def exercises_block(notebook):
     """A row per exercise: where it stands, what is changed, and how long it trains."""
     lines = ["| rung | the change | minutes of training |", "|--|--|--|"]
-    for exercise in find_exercises():
+    for exercise in filter(None, (rung.exercise for rung in find_rungs())):
         removed, added = (
             ", ".join(f"`{line.partition('  #')[0].strip(' ,')}`" for line in one if line not in other) or "nothing"
             for one, other in ((exercise.before, exercise.after), (exercise.after, exercise.before))

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from lab.files import ROOT
-from lab.pages.render import project
+from lab.pages.project import project
 
 TAG = re.compile(r"<a\b[^>]*>")
 ATTRIBUTE = re.compile(r"""\s(href|data-link)=(["'])(.*?)\2""", re.DOTALL)

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from lab.ladders.rungs import find_notebooks
-from lab.pages.render import project
+from lab.pages.project import project
 from lab.site.build import build_site
 
 pytestmark = pytest.mark.xdist_group("site")
