@@ -134,13 +134,14 @@ def test_a_record_that_is_refused_keeps_no_other_from_being_merged(monkeypatch, 
         return [], {3: "the code has changed"}
 
     monkeypatch.setattr("lab.run.results.merge_records", merge)
-    assert main(["results", "a01", "a03", "a06"]) == 1
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[2] == "a03  as it was: a03/seed9.json cannot be published: it has not finished"
-    assert shown[:2] + shown[3:] == [
-        line
-        for name in ("a01", "a06")
-        for line in (f"{name}  seeds none", f"{name}  seed 3 is left out: the code has changed")
+    assert main(["results", "a03", "d06"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "a03  as it was: a03/seed9.json cannot be published: it has not finished",
+        *(
+            line
+            for name in ("a03_try", "d06", "d06_constant")
+            for line in (f"{name}  seeds none", f"{name}  seed 3 is left out: the code has changed")
+        ),
     ]
 
 
@@ -239,3 +240,15 @@ def test_nothing_is_published_from_the_sample(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="full MNIST only.*MNIST_ROOT"):
         main(["publish", "00"])
     assert (ROOT / "notebooks" / "00_start_here.ipynb").read_bytes() == before
+
+
+def test_a_recipe_is_trained_by_the_name_of_its_results(tmp_path):
+    small = ["-p", "dataset", "sample", "-p", "epochs", "1", "-p", "train_limit", "128", "-p", "seed", "5"]
+    main(["train", "a05_dropout", "--run-dir", str(tmp_path), *small])
+    record = json.loads((tmp_path / "a05_dropout" / "seed5.json").read_text(encoding="utf-8"))
+    assert (record["rung"], record["seed"], record["train_total"]) == ("a05_dropout", 5, 128)
+    assert record["recipe"]["arguments"] == {"dropout": 0.1}
+    with pytest.raises(SystemExit, match="error: there is no recipe a05_x: a05, a05_dropout"):
+        main(["train", "a05_x"])
+    with pytest.raises(SystemExit, match="error: parameter sead=5 does not exist"):
+        main(["train", "a05", "-p", "sead", "5"])

@@ -3,11 +3,12 @@
 import re
 import statistics
 from dataclasses import dataclass
+from functools import cached_property
 
 import model
+from lab.ladders.cells import NAMES
 from lab.ladders.effects import compare_runs, format_difference
 from lab.ladders.measures import accuracy_with_spread
-from lab.ladders.rungs import NAMES, Rung, find_rungs
 from lab.numbers import percent
 from lab.run.results import load_records
 
@@ -19,7 +20,7 @@ DIFF = re.compile(r"^```diff\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 class Exercise:
     """The change that the cell tagged "exercise" of a rung shows as a diff of the cell tagged "recipe"."""
 
-    rung: Rung
+    rung: object  # a Rung
     before: tuple[str, ...]  # lines of the recipe's cell
     after: tuple[str, ...]  # what a reader makes of them
 
@@ -37,30 +38,26 @@ class Exercise:
             )
         return "\n".join([*lines[: places[0]], *self.after, *lines[places[0] + size :]])
 
-    @property
+    @cached_property
     def recipe(self):
         scope = self.rung.defaults() | {"model": model, "utils": NAMES}
         return self.rung.run_text(self.cell, scope, "the exercise")["recipe"]
 
-    @property
+    @cached_property
     def answered_by(self):
-        """Name of the published results of exactly this change, and how many of their epochs count.
+        """Name of the results of exactly this change, and how many of their epochs count.
 
-        With a constant rate a run of fewer epochs is the beginning of a longer one.
-        Raises: ValueError naming the notebook, if there are none.
+        Those of an ablation, if it is the same recipe; else results of its own, "a01_try". With a constant rate a run
+        of fewer epochs is the beginning of a longer one.
         """
-        changed = self.recipe.as_dict()
-        for name, recipe in self.rung.recipes.items():
+        changed, own = self.recipe.as_dict(), self.rung.recipe
+        for name, recipe in self.rung.described.items():
             if changed == recipe.as_dict():
                 return name, recipe.epochs
-        own = self.rung.recipe
-        if (
-            not own.schedule
-            and changed == own.as_dict() | {"epochs": changed["epochs"]}
-            and changed["epochs"] < own.epochs
-        ):
+        is_shorter = changed == own.as_dict() | {"epochs": changed["epochs"]} and changed["epochs"] < own.epochs
+        if is_shorter and not own.schedule:
             return self.rung.id, changed["epochs"]
-        raise ValueError(f"{self.rung.path.name}: no recipe of this page answers its exercise")
+        return f"{self.rung.id}_try", changed["epochs"]
 
     @property
     def answer(self):
@@ -68,7 +65,7 @@ class Exercise:
         name, epochs = self.answered_by
         records = load_records(name)
         if not records:
-            return f"Not run yet: `make run RUNGS={self.rung.id} DATASET=mnist`."
+            return f"Not run yet: `make all RUNGS={self.rung.id}`."
         if name == self.rung.id:
             means = [*map(statistics.mean, zip(*(record.test_accuracies for record in records), strict=True))]
             then, last = percent(means[epochs - 1]), percent(means[-1])
@@ -98,7 +95,3 @@ def exercise_of(rung):
     lines = diffs[0].splitlines()
     before, after = (tuple(line[1:] for line in lines if line[0] in f" {sign}") for sign in "-+")
     return Exercise(rung, before, after)
-
-
-def find_exercises():
-    return [found for rung in find_rungs() if (found := exercise_of(rung))]

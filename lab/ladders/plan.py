@@ -1,4 +1,4 @@
-"""What a batch of many seeds has to run: every rung with its key, and the seeds that results/ still lacks."""
+"""What a batch of many seeds has to run: every rung and exercise with its key, and the seeds that results/ lacks."""
 
 import hashlib
 import json
@@ -19,30 +19,31 @@ def plan(rungs, seeds, seeds_of_large):
         seeds: seeds 0 to seeds - 1 for every rung below 50,000 parameters.
         seeds_of_large: the same for the others.
 
-    Returns: dictionary; `rungs` gives notebook, key, minutes and the folder of records by id; `missing` lists pairs of
-        id and seed without a valid published record of the rung and of all its ablations.
+    Returns: dictionary; `rungs` gives notebook, key, minutes and the folder of records by id; recipes that no notebook
+        trains, those of exercises, are there under their own names, without a notebook. `missing` lists pairs of name
+        and seed without a valid published record of all that a notebook trains.
     """
     described, missing = {}, []
     for rung in rungs:
         size = rung.recipe.parameters
         minutes = next((limit for below, limit in MINUTES.items() if size < below), LARGEST_MINUTES)
-        path = rung.path.relative_to(ROOT).as_posix()
-        folder = folder_of(rung.id, rung.recipe.as_dict())
-        described[rung.id] = {
-            "notebook": path,
-            "key": key(rung),
-            "minutes": minutes * len(rung.recipes),
-            "folder": folder,
-        }
         wanted = range(seeds if size < min(MINUTES) else seeds_of_large)
-        done = set.intersection(*(_published(name, recipe) for name, recipe in rung.recipes.items()))
-        missing += [(rung.id, seed) for seed in wanted if seed not in done]
+        alone = {name: {name: recipe} for name, recipe in rung.recipes.items() if name not in rung.page_recipes}
+        for name, recipes in {rung.id: rung.page_recipes, **alone}.items():
+            described[name] = {
+                "notebook": None if name in alone else rung.path.relative_to(ROOT).as_posix(),
+                "key": key(recipes),
+                "minutes": minutes * len(recipes),
+                "folder": folder_of(name, recipes[name].as_dict()),
+            }
+            done = set.intersection(*(_published(*item) for item in recipes.items()))
+            missing += [(name, seed) for seed in wanted if seed not in done]
     return {"rungs": described, "missing": missing}
 
 
-def key(rung):
-    """Twelve hex digits over all that decides the numbers of a notebook: recipes, and the code behind them."""
-    decisive = [[name, recipe.as_dict(), digest_or_reason(recipe)] for name, recipe in rung.recipes.items()]
+def key(recipes):
+    """Twelve hex digits over all that decides their numbers: recipes by name, and the code behind them."""
+    decisive = [[name, recipe.as_dict(), digest_or_reason(recipe)] for name, recipe in recipes.items()]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

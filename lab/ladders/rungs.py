@@ -15,6 +15,7 @@ from pathlib import Path
 import model
 from lab.files import ROOT
 from lab.ladders.cells import NAMES
+from lab.ladders.exercises import exercise_of
 from lab.ladders.goals import LADDERS
 from lab.ladders.measures import Summary
 from lab.run.results import load_records
@@ -130,10 +131,33 @@ class Rung(Notebook):
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        """Published recipes by name of their results: the rung itself first, then its ablations if it has any.
+        """Published recipes by name of their results: what `described` has, and an exercise that nothing there answers.
 
-        They are what the cells tagged "recipe" and "ablations" make, run with the default parameters, and with what
-        the cells above each define: a network may be a class in a cell of its own.
+        Its page trains `page_recipes`; only a batch trains the others.
+        """
+        name = self.exercise.answered_by[0] if self.exercise else self.id
+        return self.described if name in self.described else self.described | {name: self.exercise.recipe}
+
+    @cached_property
+    def exercise(self):
+        """What its page asks to be tried; None if it asks nothing. Raises as `exercise_of`."""
+        return exercise_of(self)
+
+    @property
+    def described(self):
+        """Recipes by name: the rung itself first, then its ablations if it has any."""
+        return self.page_recipes | self._cells_run.get("further", {})
+
+    @cached_property
+    def page_recipes(self) -> dict[str, Recipe]:
+        """Those that its page trains."""
+        return {self.id: self._cells_run["recipe"]} | self._cells_run.get("ablations", {})
+
+    @cached_property
+    def _cells_run(self):
+        """What the cells tagged "recipe" and "ablations" set, run with the default parameters.
+
+        They are run with what the cells above each define: a network may be a class in a cell of its own.
         """
         scope = self.defaults() | {"__name__": "__main__"}  # as in the notebook
         scope |= {"model": model, "utils": NAMES}
@@ -143,10 +167,10 @@ class Rung(Notebook):
             self.run_cell(tag, scope)
         if not isinstance(scope.get("recipe"), Recipe):
             raise ValueError(f"{self.path.name}: the cell tagged 'recipe' sets no recipe = utils.Recipe(...)")
-        ablations = scope.get("ablations", {})
-        if foreign := [name for name in ablations if not name.startswith(f"{self.id}_")]:
+        names = [*scope.get("ablations", {}), *scope.get("further", {})]
+        if foreign := [name for name in names if not name.startswith(f"{self.id}_")]:
             raise ValueError(f"{self.path.name}: ablation {foreign[0]!r} must be called {self.id}_ and what it changes")
-        return {self.id: scope["recipe"]} | ablations
+        return scope
 
     def _define(self, scope, cells):
         """Run imports, functions and classes of some numbered cells; of plain Python only."""
@@ -167,7 +191,7 @@ class Rung(Notebook):
 
     @property
     def recipe(self):
-        return self.recipes[self.id]
+        return self.page_recipes[self.id]
 
     @property
     def goal(self):

@@ -1,7 +1,4 @@
-"""Which digests of code were shown to give the same bits, see `lab.ladders.carry`: results/same_bits.json.
-
-results/awaiting.json gives those of code that rounds otherwise, whose results stand until they are made anew.
-"""
+"""Which digests of code were shown to give the same bits, see `lab.ladders.carry`: results/same_bits.json."""
 
 import json
 
@@ -9,13 +6,11 @@ from lab.files import ROOT, write_atomically
 from lab.run.schema import read_json
 
 SAME_BITS = ROOT / "results" / "same_bits.json"
-AWAITING = ROOT / "results" / "awaiting.json"
 
 
-def equal_digests(rung, digest, path=SAME_BITS, awaiting=AWAITING):
-    """`digest`, and those of all earlier code that was shown to give the same bits for a rung, or that awaits them."""
-    digests = read_json(awaiting, "list of results to be made anew")["digests"] if awaiting.exists() else {}
-    known, entries = {digest, digests.get(rung, digest)}, [entry for entry in _read(path) if entry["rung"] == rung]
+def equal_digests(rung, digest, path=SAME_BITS):
+    """`digest`, and those of all earlier code that was shown to give the same bits for a rung."""
+    known, entries = {digest}, [entry for entry in _read(path) if entry["rung"] == rung]
     while found := {entry["old"] for entry in entries if entry["new"] in known} - known:
         known |= found
     return known

@@ -52,7 +52,6 @@ CELL = object_schema(
 )
 SCHEMAS = {  # by kind of file; readers of others add theirs
     "list of equal code": schema_of(list[dict]) | {"items": schema_of({"rung": str, "old": str, "new": str})},
-    "list of results to be made anew": schema_of({"why": str, "digests": dict[str, str]}),
     "notebook": object_schema({"cells": {"type": "array", "items": CELL}, "metadata": {"type": "object"}}),
     "list of source steps": schema_of(dict[str, dict]),
     "candidate": schema_of(dict),

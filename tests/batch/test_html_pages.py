@@ -14,7 +14,7 @@ from lab.batch.html_pages import mend_links, render_page
 from lab.ladders import rungs
 from lab.ladders.rungs import find_notebooks
 from lab.pages.picture import Picture
-from lab.pages.render import project
+from lab.pages.project import project
 from lab.site import links
 
 REPOSITORY = "{repository}/blob/{version}".format(**project())

@@ -60,7 +60,7 @@ def test_notebook_runs_in_small(notebook, tmp_path):
     assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
     assert [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"] == []
     assert notebook.title.split("·")[-1].strip() in outcome.path.with_suffix(".html").read_text(encoding="utf-8")
-    for name, recipe in notebook.recipes.items() if isinstance(notebook, Rung) else ():
+    for name, recipe in notebook.page_recipes.items() if isinstance(notebook, Rung) else ():
         record = RunRecord.read(tmp_path / name / "seed0.json")
         kept = without_held_out(images, recipe.held_out)
         assert (record.rung, record.dataset, record.train_total) == (name, "sample", kept)

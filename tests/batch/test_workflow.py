@@ -68,7 +68,7 @@ def run(folder, records, *arguments, images=256):
 def records(tmp_path):
     """Where the records of seeds 0 and 1 are to land."""
     (rung,) = find_rungs([RUNG])
-    return [tmp_path / key(rung) / RUNG / f"seed{seed}.json" for seed in (0, 1)]
+    return [tmp_path / key(rung.page_recipes) / RUNG / f"seed{seed}.json" for seed in (0, 1)]
 
 
 @pytest.mark.notebook
@@ -82,6 +82,18 @@ def test_only_what_is_missing_is_run(tmp_path, records):
     run(tmp_path, records, "--cores", "2")
     after = [path.stat().st_mtime_ns for path in records]
     assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+@pytest.mark.notebook
+def test_what_no_notebook_trains_is_trained_without_one(tmp_path):
+    (rung,) = find_rungs([RUNG])
+    name = f"{RUNG}_try"
+    path = tmp_path / key({name: rung.recipes[name]}) / name / "seed3.json"
+    run(tmp_path, [path], "--cores", "1")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert (record["rung"], record["seed"], record["train_total"]) == (name, 3, 256)
+    assert record["recipe"] == rung.recipes[name].as_dict() | {"epochs": 1}
+    assert not list(tmp_path.rglob("*.ipynb"))
 
 
 @pytest.mark.notebook

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import utils
-from lab.ladders.exercises import Exercise, exercise_of, find_exercises
-from lab.ladders.rungs import find_rung
+from lab.ladders.exercises import Exercise
+from lab.ladders.rungs import find_rung, find_rungs
 
-EXERCISES = find_exercises()
+EXERCISES = [rung.exercise for rung in find_rungs() if rung.exercise]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.rung.id)
@@ -34,7 +34,7 @@ def test_the_answer_is_that_of_published_runs(exercise):
 
 
 def test_the_diff_of_a_page_changes_its_recipe():
-    found = exercise_of(find_rung("a05"))
+    found = find_rung("a05").exercise
     assert found.recipe.arguments == {"dropout": 0.1}
     assert replace(found.recipe, arguments={"dropout": 0.03}).as_dict() == found.rung.recipe.as_dict()
     assert found.answered_by == ("a05_dropout", 15)
@@ -47,8 +47,16 @@ def test_fewer_epochs_at_a_constant_rate_are_the_beginning_of_more():
     mean = np.mean([float(record.test_accuracies[4]) for record in utils.load_records("a01")])
     assert shorter.answer.startswith(f"After 5 epochs the runs of this page are at {100 * mean:.2f} %")
     scheduled = Exercise(find_rung("a07"), ("    epochs=epochs,",), ("    epochs=5,",))
-    with pytest.raises(ValueError, match="no recipe of this page answers its exercise"):
-        _ = scheduled.answered_by
+    assert scheduled.answered_by == ("a07_try", 5)
+    assert scheduled.answer.startswith("Not run yet")
+
+
+def test_a_change_that_no_page_trains_has_results_of_its_own():
+    rung = find_rung("a01")
+    assert list(rung.page_recipes) == ["a01"]
+    assert list(rung.recipes) == ["a01", "a01_try"]
+    assert rung.recipes["a01_try"].as_dict() == rung.recipe.as_dict() | {"learning_rate": 0.1}
+    assert list(find_rung("a07").recipes) == list(find_rung("a07").page_recipes)
 
 
 def test_lines_that_are_not_there_are_named():

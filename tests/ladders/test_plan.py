@@ -21,43 +21,44 @@ def published(monkeypatch):
 
 
 def test_missing_is_what_is_not_published(published):
-    published |= {"a06": {0, 2}}
-    assert plan.plan(rungs("a06"), 4, 1)["missing"] == [("a06", 1), ("a06", 3)]
+    published |= {"a06": {0, 2}, "a06_try": {0, 1, 2}}
+    assert plan.plan(rungs("a06"), 4, 1)["missing"] == [("a06", 1), ("a06", 3), ("a06_try", 3)]
     assert plan.plan(rungs("a06"), 1, 1)["missing"] == []
 
 
 def test_large_rungs_have_seeds_of_their_own(published):
-    assert plan.plan(rungs("a00", "a01"), 2, 1)["missing"] == [("a00", 0), ("a01", 0), ("a01", 1)]
+    assert plan.plan(rungs("a00", "d06"), 2, 1)["missing"] == [("a00", 0), ("d06", 0), ("d06", 1)]
 
 
 def test_a_seed_is_there_when_its_ablations_are(published):
-    published |= {"b07": {0, 1}, "b07_no_dropout": {1}}
-    assert plan.plan(rungs("b07"), 2, 1)["missing"] == [("b07", 0)]
+    published |= {"b07": {0, 1}, "b07_no_dropout": {1}, "b07_remeasured": {0}}
+    assert plan.plan(rungs("b07"), 2, 1)["missing"] == [("b07", 0), ("b07_remeasured", 1)]
 
 
 def test_plan_says_what_a_job_needs(published):
     described = plan.plan(rungs("a00", "b02", "b07"), 1, 1)["rungs"]
     assert described["b07"]["notebook"] == "notebooks/b_no_dense_layer/b07_more_capacity.ipynb"
     assert [described[name]["minutes"] for name in ("a00", "b02", "b07")] == [600, 240, 2 * 60]
+    assert (described["b07_remeasured"]["notebook"], described["b07_remeasured"]["minutes"]) == (None, 60)
     assert all(len(rung["key"]) == 12 for rung in described.values())
-    assert [rung["folder"] for rung in described.values()] == ["a00", "b02", "b07"]
+    assert [rung["folder"] for rung in described.values()] == ["a00", "b02", "b07", "b07_remeasured"]
 
 
 def test_a_recipe_that_is_being_changed_has_a_folder_of_its_own(published):
     (rung,) = rungs("a07")
     for change, folder in ({"epochs": 3}, "a07"), ({"batch_size": 50}, "a07-own"):
-        rung.recipes["a07"] = replace(rung.recipe, **change)
+        rung.page_recipes["a07"] = replace(rung.recipe, **change)
         assert plan.plan([rung], 1, 1)["rungs"]["a07"]["folder"] == folder
 
 
 def test_key_follows_the_recipes_of_a_rung_and_nothing_else():
     (rung,) = rungs("b07")
-    before = plan.key(rung)
-    rung.content["cells"][-1]["source"] = ["## Analysis\n", "Another text."]
-    assert plan.key(rung) == before
-    rung.recipes["b07_no_dropout"] = replace(rung.recipes["b07_no_dropout"], learning_rate=0.02)
-    assert plan.key(rung) != before
-    assert len({plan.key(other) for other in find_rungs()}) == len(find_rungs())
+    before = plan.key(rung.page_recipes)
+    rung.content["cells"][0]["source"] = ["Another text."]
+    assert plan.key(rung.page_recipes) == before
+    rung.page_recipes["b07_no_dropout"] = replace(rung.recipes["b07_no_dropout"], learning_rate=0.02)
+    assert plan.key(rung.page_recipes) != before
+    assert len({plan.key(other.page_recipes) for other in find_rungs()}) == len(find_rungs())
 
 
 def test_published_are_records_of_the_present_code_only():

@@ -42,7 +42,7 @@ def rung(name):
 
 def with_recipe(name, **changes):
     found = rung(name)
-    found.recipes[name] = replace(found.recipe, **changes)
+    found.page_recipes[name] = replace(found.recipe, **changes)
     return found
 
 

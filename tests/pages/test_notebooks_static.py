@@ -22,7 +22,8 @@ from lab.ladders.measures import STEADY_SHARE, Summary
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs
 from lab.ladders.verdicts import Family, judge
 from lab.numbers import rounded
-from lab.pages.render import BLOCK, NUMBER, number, project, render_text, rendered_files, setup_cell
+from lab.pages.project import project, setup_cell
+from lab.pages.render import BLOCK, NUMBER, number, render_text, rendered_files
 from lab.pages.show import show_change
 from lab.pages.tables import compare, ladder_table
 from lab.run.progress import HEADER, format_epoch
@@ -257,7 +258,7 @@ def test_outputs_are_quiet_and_portable(notebook):
 
 @by_rung
 def test_page_shows_the_published_runs(rung):
-    name, *ablations = rung.recipes
+    name, *ablations = rung.page_recipes
     for names, call in (([name], "run = utils.fit("), (ablations, "utils.fit(other, ")):
         lines = printed(rung, call).splitlines() if names else []
         published = [load_records(name) for name in names]

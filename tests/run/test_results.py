@@ -14,7 +14,6 @@ from lab.ladders.rungs import find_rungs
 from lab.run.code import recipe_digest
 from lab.run.record import RunRecord
 from lab.run.results import RESULTS, RefusedRecord, load_records, merge_records, why_refused
-from lab.run.same_bits import AWAITING, equal_digests
 from lab.run.schema import DamagedFile
 from lab.training.data import MNIST_DIGEST
 
@@ -303,13 +302,6 @@ def test_published_records_are_of_the_present_code(name):
     assert len({record.dataset_sha256 for record in records}) <= 1
 
 
-def test_only_results_that_were_not_made_anew_await_it(tmp_path):
-    awaiting = json.loads(AWAITING.read_text())["digests"] if AWAITING.exists() else {}
-    for name in awaiting:
-        present = equal_digests(name, recipe_digest(RECIPES[name]), awaiting=tmp_path / "none")
-        assert not {record.code_digest for record in load_records(name)} & present, f"{name} was made anew"
-
-
 @pytest.mark.parametrize("path", sorted((RESULTS / "torch").glob("*.json")), ids=lambda path: path.stem)
 def test_runs_of_torch_are_those_of_the_same_recipe(path):
     recipe = replace(RECIPES[path.stem], compiled=False)
@@ -330,7 +322,7 @@ def test_the_images_that_a_run_gets_wrong_are_as_many_as_it_counted(path):
 
 
 def test_every_results_file_belongs_to_a_rung():
-    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "awaiting", "bench", "readings"}
+    names = {path.stem for path in RESULTS.glob("*.json")} - {"originals", "same_bits", "bench", "readings"}
     assert names <= set(RECIPES)
     for name in names:
         content = json.loads((RESULTS / f"{name}.json").read_text())
