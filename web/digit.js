@@ -66,7 +66,7 @@ function findInk({ width, height, values }) {
   for (const value of difference) [low, high] = [Math.min(low, value), Math.max(high, value)];
   const signed = high > -low ? difference : difference.map((value) => -value);
   const strongest = signed.length > 5 ? quantile(signed, 1 - 5 / signed.length) : Math.max(...signed);
-  if (strongest < CONTRAST) throw new Error("There is nothing here yet. Draw one digit, large and dark.");
+  if (strongest < CONTRAST) throw new Error("No strokes stand out here: one digit, large and dark, please.");
   return { width, height, values: signed.map((value) => Math.min(1, Math.max(0, value / strongest))) };
 }
 
@@ -112,7 +112,7 @@ function withoutSpecks(ink) {
   tall.sort((one, other) => one.left - other.left || one.right - other.right);
   for (let number = 1; number < tall.length; number += 1) {
     if (tall[number - 1].right + APART * whole <= tall[number].left) {
-      throw new Error("There seem to be several digits, side by side. Clear, and draw one of them.");
+      throw new Error("Several digits, side by side? Only one can be read.");
     }
   }
   let near = Array.from(labels, (label) => label > 0 && kept[label - 1]);

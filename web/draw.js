@@ -9,9 +9,12 @@
   const bars = document.querySelector(".bars");
   const choices = JSON.parse(find("choices").textContent);
   const networks = {};
+  const PAUSE = 100; // milliseconds between two readings while one draws
   let source = board; // or the picture that was chosen
   let chosen = choices[0].name;
   let waiting = false;
+  let readAt = 0;
+  let actions = 0; // a picture that is loaded late must not undo what was done since
 
   // ------------------------------------------------------------------------------------------- the board
   function clear() {
@@ -26,21 +29,24 @@
     return [(event.clientX - box.left) * unit, (event.clientY - box.top) * unit];
   };
   let last = null;
+  let pointer = null; // the finger that draws; others, or the palm, do not
 
   board.addEventListener("pointerdown", (event) => {
+    if (last || event.button !== 0) return;
     event.preventDefault();
     board.setPointerCapture(event.pointerId);
+    actions += 1;
     if (source !== board) clear();
-    last = placeOf(event);
+    [pointer, last] = [event.pointerId, placeOf(event)];
     stroke(last);
   });
   board.addEventListener("pointermove", (event) => {
-    if (!last) return;
+    if (!last || event.pointerId !== pointer) return;
     for (const each of event.getCoalescedEvents?.() ?? [event]) stroke(placeOf(each));
   });
   for (const name of ["pointerup", "pointercancel"]) {
-    board.addEventListener(name, () => {
-      if (!last) return;
+    board.addEventListener(name, (event) => {
+      if (!last || event.pointerId !== pointer) return;
       last = null;
       readSoon();
     });
@@ -58,21 +64,28 @@
 
   // ------------------------------------------------------------------------------------- a chosen picture
   async function open(file) {
-    let picture;
+    const action = (actions += 1);
+    const picture = new Image(); // which also reads SVG
+    picture.src = URL.createObjectURL(file);
     try {
-      picture = await createImageBitmap(file);
+      await picture.decode();
     } catch {
-      say(`${file.name} is not a picture that this browser can read.`);
+      if (action === actions) say(`${file.name} is not a picture that can be read.`);
       return;
+    } finally {
+      URL.revokeObjectURL(picture.src);
     }
-    const scale = Math.min(1, 400 / Math.max(picture.width, picture.height));
+    if (action !== actions) return;
+    const [width0, height0] = [picture.naturalWidth || 300, picture.naturalHeight || 300];
+    const scale = Math.min(1, 400 / Math.max(width0, height0));
     const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1, Math.round(picture.width * scale));
-    canvas.height = Math.max(1, Math.round(picture.height * scale));
+    canvas.width = Math.max(1, Math.round(width0 * scale));
+    canvas.height = Math.max(1, Math.round(height0 * scale));
     const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.fillStyle = "#fff"; // behind what is transparent
-    context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    const paper = paperBehind(context.getImageData(0, 0, canvas.width, canvas.height).data);
+    Object.assign(context, { globalCompositeOperation: "destination-over", fillStyle: paper });
+    context.fillRect(0, 0, canvas.width, canvas.height);
     clear();
     source = canvas;
     const fit = board.width / Math.max(canvas.width, canvas.height);
@@ -81,7 +94,18 @@
     readSoon();
   }
 
+  // Behind what is transparent: white, or black behind light strokes.
+  function paperBehind(data) {
+    let [light, all] = [0, 0];
+    for (let at = 0; at < data.length; at += 4) {
+      light += (data[at + 3] * (data[at] * 19595 + data[at + 1] * 38470 + data[at + 2] * 7471)) / 65536;
+      all += data[at + 3];
+    }
+    return light > 127.5 * all && all < 127.5 * (data.length / 4) ? "#000" : "#fff";
+  }
+
   find("clear").addEventListener("click", () => {
+    actions += 1;
     clear();
     readSoon();
   });
@@ -94,6 +118,8 @@
     event.preventDefault();
     if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
   });
+
+  const isBlank = () => pen.getImageData(0, 0, board.width, board.height).data.every((value) => value === 255);
 
   // ---------------------------------------------------------------------------------------------- reading
   function greyOf(canvas) {
@@ -109,10 +135,14 @@
   function readSoon() {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => {
-      waiting = false;
-      read();
-    });
+    const pause = last ? readAt + PAUSE - performance.now() : 0;
+    setTimeout(() => {
+      requestAnimationFrame(() => {
+        waiting = false;
+        read();
+        readAt = performance.now();
+      });
+    }, Math.max(0, pause));
   }
 
   function read() {
@@ -122,21 +152,23 @@
     try {
       pixels = asMnist(greyOf(source));
     } catch (error) {
-      say(error.message);
+      say(source === board && isBlank() ? "Draw a digit." : error.message);
       showNothing();
       return;
     }
     const maps = trace(network, pixels);
     const chances = softmax(maps.at(-1).values);
     const order = [...chances.keys()].sort((one, other) => chances[other] - chances[one]);
-    const percent = (chance) => `${(100 * chance).toFixed(1)} %`;
-    say(`A ${order[0]}: ${percent(chances[order[0]])}. Then ${order[1]}: ${percent(chances[order[1]])}.`);
+    const first = `${order[0] === 8 ? "An" : "A"} ${order[0]}: ${percent(chances[order[0]])}.`;
+    say(chances[order[1]] < 0.001 ? first : `${first} Then ${order[1]}: ${percent(chances[order[1]])}.`);
     showBars(chances, order[0]);
     paint(find("seen"), pixels, 28, (value) => grey(value / 255));
     find("seen").ariaLabel = "The 28 x 28 pixels that the network sees";
     showWhy(network, maps, pixels, order[0]);
     showMaps(network, maps);
   }
+
+  const percent = (chance) => (chance > 0.999 ? "over 99.9 %" : `${(100 * chance).toFixed(1)} %`);
 
   // A screen reader says it when the pen is up; while one draws it would never come to an end.
   function say(text) {
@@ -163,7 +195,7 @@
     chances.forEach((chance, at) => {
       const bar = bars.children[at];
       bar.firstChild.style.width = `${100 * chance}%`;
-      bar.lastChild.textContent = `${(100 * chance).toFixed(1)} %`;
+      bar.lastChild.textContent = `${at}: ${percent(chance)}`;
       bar.classList.toggle("said", at === digit);
     });
   }
@@ -264,6 +296,7 @@
     item.append(document.createElement("div"), document.createElement("span"));
     bars.append(item);
   }
+  document.querySelector(".desk").hidden = false;
   clear();
   showNothing();
   choose(chosen);

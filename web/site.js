@@ -64,12 +64,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const form = document.querySelector(".search");
   const root = document.body.dataset.root;
   const most = 12;
+  const weights = [4, 3, 1]; // of title, heading and text
   let index = null;
 
+  // As it is compared: "2,310" is "2310", "one-cycle" is "one cycle", "normalization" is "normalisation".
+  const plain = (text) =>
+    text.toLowerCase().replace(/(\d),(?=\d{3})/g, "$1").replaceAll("-", " ").replace(/iz(?=[aei])/g, "is");
+
   const find = (words) => {
-    const weights = [4, 3, 1];
-    const score = ({ title, heading, text }) => {
-      const places = [title, heading, text].map((place) => place.toLowerCase());
+    const score = ({ places }) => {
       if (!words.every((word) => places.some((place) => place.includes(word)))) return 0;
       const counted = [...words, ...(words.length > 1 ? [words.join(" ")] : [])];
       const count = (word) => places.reduce((sum, place, k) => sum + weights[k] * place.includes(word), 0);
@@ -79,35 +82,37 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return scored.sort((one, other) => other.score - one.score).map(({ entry }) => entry);
   };
 
-  const around = (text, word) => {
-    const at = Math.max(0, text.toLowerCase().indexOf(word) - 50);
+  const around = ({ text, places }, word) => {
+    const at = Math.max(0, places[2].indexOf(word) - 50);
     return `${at ? "… " : ""}${text.slice(at, at + 150)}${text.length > at + 150 ? " …" : ""}`;
+  };
+
+  const itemOf = (entry, words) => {
+    const link = document.createElement("a");
+    link.href = root + entry.address;
+    link.textContent = entry.heading === entry.title ? entry.title : `${entry.title}: ${entry.heading}`;
+    const extract = document.createElement("small");
+    extract.textContent = ` ${around(entry, words[0])}`;
+    const item = document.createElement("li");
+    item.append(link, extract);
+    return item;
   };
 
   const show = () => {
     const box = form.querySelector(".found");
-    const words = form.querySelector("input").value.toLowerCase().split(/\s+/).filter(Boolean);
-    box.replaceChildren();
-    if (!index || !words.length) return;
+    const words = plain(form.querySelector("input").value).split(/\s+/).filter(Boolean);
+    box.hidden = !index || !words.length;
+    if (box.hidden) return;
     const found = find(words);
-    const count = document.createElement("p");
-    count.textContent = found.length > most ? `${found.length} places, the first ${most}` : `${found.length} places`;
-    const list = document.createElement("ul");
-    for (const entry of found.slice(0, most)) {
-      const link = document.createElement("a");
-      link.href = root + entry.address;
-      link.textContent = entry.heading === entry.title ? entry.title : `${entry.title}: ${entry.heading}`;
-      const extract = document.createElement("small");
-      extract.textContent = ` ${around(entry.text, words[0])}`;
-      const item = document.createElement("li");
-      item.append(link, extract);
-      list.append(item);
-    }
-    box.append(count, list);
+    const count = found.length === 1 ? "1 place" : `${found.length} places`;
+    box.querySelector("p").textContent = found.length > most ? `${count}, the first ${most}` : count;
+    box.querySelector("ul").replaceChildren(...found.slice(0, most).map((entry) => itemOf(entry, words)));
   };
 
   if (form) {
     const input = form.querySelector("input");
+    const close = () => (form.querySelector(".found").hidden = true);
+    form.hidden = false;
     input.addEventListener(
       "focus",
       () => {
@@ -115,22 +120,30 @@ for (const table of document.querySelectorAll("table.sortable")) {
         script.src = `${root}assets/search.js`;
         script.addEventListener("load", () => {
           index = globalThis.SEARCH;
+          for (const entry of index) entry.places = [entry.title, entry.heading, entry.text].map(plain);
           show();
         });
         document.head.append(script);
       },
       { once: true },
     );
-    input.addEventListener("input", show);
+    for (const name of ["input", "focus"]) input.addEventListener(name, show);
+    form.querySelector(".found").addEventListener("click", ({ target }) => target.closest("a") && close());
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      form.querySelector(".found a")?.click();
+      form.querySelector(".found:not([hidden]) a")?.click();
     });
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") {
-        input.value = "";
-        show();
-      }
+
+    // What lies over the page goes away with Escape, or with a click beside it.
+    const map = document.querySelector("details.map");
+    document.addEventListener("keydown", ({ key }) => {
+      if (key !== "Escape") return;
+      close();
+      map.open = false;
+    });
+    document.addEventListener("click", ({ target }) => {
+      if (!form.contains(target)) close();
+      if (!map.contains(target)) map.open = false;
     });
   }
 }

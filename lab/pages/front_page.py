@@ -46,17 +46,19 @@ def front_picture(mode):
     text, quiet = MODES[mode]
     colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), text)
     with rc_context(colours | {"axes.edgecolor": quiet, "svg.hashsalt": "front page", "svg.fonttype": "path"}):
-        figure, axis = plt.subplots(figsize=(8, 3.6))
+        figure, axis = plt.subplots(figsize=(6, 3.8))
         for (label, (marker, colour, size)), points in zip(SERIES.items(), front_points().values(), strict=True):
             names, sizes, accuracies = zip(*points, strict=True)
             axis.scatter(sizes, accuracies, marker=marker, color=colour, s=size, label=label, zorder=3)
             if marker in "*":
                 for name, x, y in points:
-                    axis.annotate(name, (x, y), xytext=(7, -3), textcoords="offset points", fontsize=8)
+                    axis.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
         axis.axhline(float(100 * TARGET), color=quiet, linestyle="--", linewidth=1)
+        place = axis.get_yaxis_transform()  # from the left edge to the right one, and percent
+        axis.annotate(limit(TARGET), (0.99, float(100 * TARGET)), xycoords=place, ha="right", va="bottom")
         axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy, %", ylim=(97.8, 99.75))
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, loc="lower right", frameon=False)
+        axis.legend(fontsize=9, loc="lower right", frameon=False)
         figure.tight_layout()
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})

@@ -82,7 +82,7 @@ def as_mnist(picture):
 
 
 def _grey(picture):
-    """Grey levels in [0, 1], float64 (height, width), on white where the picture is transparent."""
+    """Grey levels in [0, 1], float64 (height, width); what is transparent is white, or black behind light strokes."""
     if not isinstance(picture, Image.Image):
         path = Path(picture).expanduser()
         if not path.exists():
@@ -93,7 +93,11 @@ def _grey(picture):
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"recognise: {path} is not a picture that can be read: {error}") from error
     picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("L")
+    channels = np.asarray(picture.convert("LA"), dtype=np.float64)
+    light, opaque = channels[..., 0], channels[..., 1]
+    are_light = (light * opaque).sum() > 127.5 * opaque.sum() and opaque.mean() < 127.5
+    paper = "black" if are_light else "white"
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture).convert("L")
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
     return np.asarray(picture, dtype=np.float64) / 255
 

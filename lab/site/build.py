@@ -18,9 +18,9 @@ from PIL import Image
 
 from lab.files import ROOT
 from lab.ladders.goals import LADDERS
-from lab.ladders.measures import accuracy_with_spread
 from lab.ladders.rungs import NOTEBOOKS, find_notebooks, find_rung
 from lab.ladders.weights import load_weights
+from lab.numbers import percent
 from lab.pages.front_page import MODES, front_words
 from lab.pages.render import BLOCKS, pages
 from lab.site.frame import WEB, frame, prepare_tables, to_html
@@ -54,14 +54,15 @@ def build_site(folder):
         )
         body = mend(texts[page], page, notebook.path, {path: [place] for path, place in places.items()}, read=texts.get)
         neighbours = [other and (_address(other), other.title) for other in around]
-        settings = {"here": _address(notebook), "neighbours": neighbours, "map": ladders}
+        kind = "" if notebook.is_rung or position == 0 else "wide"
+        settings = {"here": _address(notebook), "neighbours": neighbours, "map": ladders, "kind": kind}
         _write(page, frame(notebook.title, body, root=_root(page, folder), description=DESCRIPTION, **settings))
     _write(folder / "index.html", _landing(folder, places, texts, ladders))
     _write(folder / "draw.html", _drawing_page(folder, ladders))
     entries = [entry for notebook in notebooks for entry in search_entries(notebook, bodies[places[notebook.path]])]
     _write(folder / "assets" / "search.js", f"globalThis.SEARCH = {json.dumps(entries, ensure_ascii=False)};\n")
     for name in ("site.css", "site.js", "network.js", "digit.js", "draw.js"):
-        shutil.copy(WEB / name, folder / "assets" / name)
+        _write(folder / "assets" / name, _without_comments((WEB / name).read_text(encoding="utf-8")))
     return len(notebooks) + 2
 
 
@@ -79,12 +80,20 @@ def _write(path, text):
     path.write_text(text, encoding="utf-8")
 
 
+def _without_comments(script):
+    """A script without indentation and without the lines that only say why: a quarter less to load."""
+    lines = (line.strip() for line in script.splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith("//"))
+
+
 def _ladders(notebooks):
     """What the map shows: names of ladders, each with addresses and titles of its pages."""
     names = {letter: f"{letter.upper()} · {ladder.title}" for letter, ladder in LADDERS.items()}
     groups = {}
     for notebook in notebooks:
-        groups.setdefault(names.get(notebook.id[0], "All ladders"), []).append((_address(notebook), notebook.title))
+        groups.setdefault(names.get(notebook.id[0], "Across the ladders"), []).append(
+            (_address(notebook), notebook.title)
+        )
     return [*groups.items()]
 
 
@@ -119,7 +128,7 @@ def search_entries(notebook, body):
             mark = f"#{part['id']}" if entries else ""
             entry = {"title": notebook.title, "heading": heading, "address": f"{_address(notebook)}{mark}", "text": ""}
             entries.append(entry)
-        elif entries and part.name != "table":
+        elif entries and part.name != "table" and "Open in Colab" not in part.get_text():
             entries[-1]["text"] += " ".join(part.get_text(" ", strip=True).split()) + " "
     return entries
 
@@ -138,6 +147,7 @@ def _landing(folder, places, texts, ladders):
     body = _template("index.html.j2").render(
         pictures={mode: f"assets/front_{mode}.svg" for mode in MODES},
         words=front_words(),
+        smallest=_size_of(DRAWN[0]),
         **{name: markdown2html(text) for name, text in {"opening": opening, **blocks}.items()},
         **{name: find_notebooks([id_])[0].path.relative_to(ROOT).as_posix() for name, id_ in LANDING.items()},
     )
@@ -151,15 +161,19 @@ def _drawing_page(folder, ladders):
     choices = []
     for name in DRAWN:
         rung = find_rung(name)
-        words = f"{name.upper()}: {rung.recipe.parameters:,} parameters, {accuracy_with_spread(rung.summary)} on MNIST"
+        words = f"{name.upper()}: {_size_of(name)} parameters, {percent(rung.summary.mean)} of MNIST"
         choices.append({"name": name, "words": words})
         _write(folder / "assets" / f"{name}.js", as_script(name, load_weights(name), {}))
-    body = _template("draw.html").render(smallest=f"{find_rung(DRAWN[0]).recipe.parameters:,}")
+    body = _template("draw.html").render(smallest=_size_of(DRAWN[0]))
     scripts = f'<script type="application/json" id="choices">{json.dumps(choices)}</script>\n' + "\n".join(
         f'<script src="assets/{name}.js"></script>' for name in ("network", "digit", DRAWN[0], "draw")
     )
     settings = {"root": "", "here": "draw.html", "map": ladders, "scripts": scripts}
     return frame("Draw a digit", body, kind="wide", description="A small network reads what you draw.", **settings)
+
+
+def _size_of(name):
+    return f"{find_rung(name).recipe.parameters:,}"
 
 
 def _template(name):

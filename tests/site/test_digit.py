@@ -64,8 +64,8 @@ def test_both_refuse_the_same_in_words(tmp_path):
     blank = np.full((100, 120), 255, dtype=np.uint8)
     two = np.asarray(draw([[(60, 60), (60, 200)], [(200, 60), (200, 200)]]))
     empty, several = read_by_script([blank, two], tmp_path)
-    assert "nothing here yet" in empty
-    assert "several digits" in several
+    assert "No strokes" in empty
+    assert "Several digits" in several
     for picture, words in ((blank, "is empty"), (two, "several digits")):
         with pytest.raises(ValueError, match=words):
             utils.as_mnist(Image.fromarray(picture))
