@@ -459,7 +459,7 @@ SMALL = {
     (recipe.network, str(recipe.arguments)): (name, recipe)
     for rung in find_rungs()
     for name, recipe in rung.recipes.items()
-    if recipe.parameters < 50_000
+    if recipe.compiled
 }
 
 
