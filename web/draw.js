@@ -76,11 +76,11 @@
       URL.revokeObjectURL(picture.src);
     }
     if (action !== actions) return;
-    const [width0, height0] = [picture.naturalWidth || 300, picture.naturalHeight || 300];
-    const scale = Math.min(1, 400 / Math.max(width0, height0));
+    const [across, down] = [picture.naturalWidth || 300, picture.naturalHeight || 300];
+    const scale = Math.min(1, 400 / Math.max(across, down));
     const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1, Math.round(width0 * scale));
-    canvas.height = Math.max(1, Math.round(height0 * scale));
+    canvas.width = Math.max(1, Math.round(across * scale));
+    canvas.height = Math.max(1, Math.round(down * scale));
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(picture, 0, 0, canvas.width, canvas.height);
     const paper = paperBehind(context.getImageData(0, 0, canvas.width, canvas.height).data);
