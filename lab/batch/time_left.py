@@ -31,27 +31,28 @@ def _words(seconds):
     return f"about {hours} h {minutes:02d} min"
 
 
-def work_of(notebook, parameters):
-    """Multiply-accumulates of its training, ablations included, per image; a small number where nothing is trained."""
+def work_of(notebook, parameters, name=None):
+    """Multiply-accumulates of its training, ablations included, per image; a small number where nothing is trained.
+
+    With a name, those of one recipe that its page does not train.
+    """
     try:
         recipes = notebook.page_recipes.values() if isinstance(notebook, Rung) else ()
-        return 1e5 + sum(_work_of_training(recipe, parameters) for recipe in recipes)
+        recipes = recipes if name is None else [notebook.recipes[name]]
+        epochs = [parameters.get("epochs", recipe.epochs) for recipe in recipes]
+        products = [multiply_accumulates(recipe.specimen()) for recipe in recipes]
+        return 1e5 + sum(one * other for one, other in zip(epochs, products, strict=True))
     except Exception:  # a reader's network may raise anything, and will say so when its notebook runs
         return 1e5
-
-
-def _work_of_training(recipe, parameters):
-    return parameters.get("epochs", recipe.epochs) * multiply_accumulates(recipe.specimen())
 
 
 def time_left_in(folder, jobs):
     """The same for a batch of workflow/Snakefile, from the plan that it wrote there when it began."""
     path = folder / "plan.json"
     plan, began = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-    work = {}
-    for rung in find_rungs({name.partition("_")[0] for name, _ in plan["missing"]}):
-        alone = {name: _work_of_training(recipe, {}) for name, recipe in rung.recipes.items()}
-        work |= alone | {rung.id: work_of(rung, {})}
+    names = {name: name.partition("_")[0] for name, _ in plan["missing"]}
+    rungs = {rung.id: rung for rung in find_rungs(set(names.values()))}
+    work = {name: work_of(rungs[id_], {}, None if name == id_ else name) for name, id_ in names.items()}
     works, ended = [], []
     for name, seed in plan["missing"]:
         described = plan["rungs"][name]

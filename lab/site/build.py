@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 
 from bs4 import BeautifulSoup
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nbconvert.filters import markdown2html
 from PIL import Image
 
@@ -23,7 +22,7 @@ from lab.ladders.weights import load_weights
 from lab.numbers import percent
 from lab.pages.front_page import MODES, front_words
 from lab.pages.render import BLOCKS, pages
-from lab.site.frame import WEB, frame, prepare_tables, to_html
+from lab.site.frame import WEB, frame, prepare_tables, template, to_html
 from lab.site.links import mend
 from lab.site.networks import as_script
 
@@ -46,18 +45,16 @@ def build_site(folder):
     places = {notebook.path: folder / _address(notebook) for notebook in notebooks}
     bodies = {places[notebook.path]: _body(notebook, folder) for notebook in notebooks}
     texts = {page: str(body) for page, body in bodies.items()}
-    ladders = _ladders(notebooks)
+    known, ladders = {path: [place] for path, place in places.items()}, _ladders(notebooks)
     for position, notebook in enumerate(notebooks):
-        page, around = (
-            places[notebook.path],
-            [notebooks[at] if 0 <= at < len(notebooks) else None for at in (position - 1, position + 1)],
-        )
-        body = mend(texts[page], page, notebook.path, {path: [place] for path, place in places.items()}, read=texts.get)
+        page = places[notebook.path]
+        around = [notebooks[at] if 0 <= at < len(notebooks) else None for at in (position - 1, position + 1)]
+        body = mend(texts[page], page, notebook.path, known, read=texts.get)
         neighbours = [other and (_address(other), other.title) for other in around]
         kind = "" if notebook.is_rung or position == 0 else "wide"
         settings = {"here": _address(notebook), "neighbours": neighbours, "map": ladders, "kind": kind}
-        _write(page, frame(notebook.title, body, root=_root(page, folder), description=DESCRIPTION, **settings))
-    _write(folder / "index.html", _landing(folder, places, texts, ladders))
+        _write(page, frame(notebook.title, body, root=_root(notebook), description=DESCRIPTION, **settings))
+    _write(folder / "index.html", _landing(folder, known, texts, ladders))
     _write(folder / "draw.html", _drawing_page(folder, ladders))
     entries = [entry for notebook in notebooks for entry in search_entries(notebook, bodies[places[notebook.path]])]
     _write(folder / "assets" / "search.js", f"globalThis.SEARCH = {json.dumps(entries, ensure_ascii=False)};\n")
@@ -70,9 +67,9 @@ def _address(notebook):
     return notebook.path.relative_to(NOTEBOOKS).with_suffix(".html").as_posix()
 
 
-def _root(page, folder):
+def _root(notebook):
     """The address of the site's folder from a page: "", or "../"."""
-    return "../" * len(page.parent.relative_to(folder).parts)
+    return "../" * _address(notebook).count("/")
 
 
 def _write(path, text):
@@ -106,8 +103,7 @@ def _body(notebook, folder):
     for number, image in enumerate(soup.find_all("img", src=re.compile("^data:")), start=1):
         path = folder / "figures" / f"{notebook.id}-{number}.webp"
         width, height = _keep_figure(image["src"], path)
-        root = "../" * (len(Path(_address(notebook)).parts) - 1)
-        image.attrs |= {"src": f"{root}figures/{path.name}", "width": str(width), "height": str(height)}
+        image.attrs |= {"src": f"{_root(notebook)}figures/{path.name}", "width": str(width), "height": str(height)}
     return soup
 
 
@@ -138,20 +134,20 @@ def search_entries(notebook, body):
 LANDING = {"map": "00", "first": "a00", "all": "99", "accurate": "e01", "small": "e02", "soon": "e03"}
 
 
-def _landing(folder, places, texts, ladders):
+def _landing(folder, known, texts, ladders):
     """The landing page: its texts are README's, its links written as there, from the root."""
     opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")[1]
     blocks = {name: BLOCKS[name](None) for name in ("front", "claims", "ladders", "frontier", "tutorials")}
     for mode in MODES:
         shutil.copy(ROOT / "results" / f"front_page_{mode}.svg", folder / "assets" / f"front_{mode}.svg")
-    body = _template("index.html.j2").render(
+    body = template("index.html.j2").render(
         pictures={mode: f"assets/front_{mode}.svg" for mode in MODES},
         words=front_words(),
         smallest=_size_of(DRAWN[0]),
         **{name: markdown2html(text) for name, text in {"opening": opening, **blocks}.items()},
         **{name: find_notebooks([id_])[0].path.relative_to(ROOT).as_posix() for name, id_ in LANDING.items()},
     )
-    pages = {path: [page] for path, page in places.items()} | {ROOT / "draw.html": [folder / "draw.html"]}
+    pages = known | {ROOT / "draw.html": [folder / "draw.html"]}
     body = str(prepare_tables(BeautifulSoup(body, "html.parser")))
     body = mend(body, folder / "index.html", ROOT / "index.html", pages, read=texts.get)
     return frame("MNIST ladders", body, kind="wide", root="", here="index.html", description=DESCRIPTION, map=ladders)
@@ -164,7 +160,7 @@ def _drawing_page(folder, ladders):
         words = f"{name.upper()}: {_size_of(name)} parameters, {percent(rung.summary.mean)} of MNIST"
         choices.append({"name": name, "words": words})
         _write(folder / "assets" / f"{name}.js", as_script(name, load_weights(name), {}))
-    body = _template("draw.html").render(smallest=_size_of(DRAWN[0]))
+    body = template("draw.html").render(smallest=_size_of(DRAWN[0]))
     scripts = f'<script type="application/json" id="choices">{json.dumps(choices)}</script>\n' + "\n".join(
         f'<script src="assets/{name}.js"></script>' for name in ("network", "digit", DRAWN[0], "draw")
     )
@@ -174,7 +170,3 @@ def _drawing_page(folder, ladders):
 
 def _size_of(name):
     return f"{find_rung(name).recipe.parameters:,}"
-
-
-def _template(name):
-    return Environment(loader=FileSystemLoader(WEB), undefined=StrictUndefined).get_template(name)

@@ -15,9 +15,9 @@ LONGEST_LOG, LONGEST_OUTPUT = 8, 30  # lines that are not folded
 
 
 @functools.cache
-def template():
-    """The frame; a name that it uses and nobody gives is an error."""
-    return Environment(loader=FileSystemLoader(WEB), undefined=StrictUndefined).get_template("page.html.j2")
+def template(name):
+    """One of the templates in web/; a name that it uses and nobody gives is an error."""
+    return Environment(loader=FileSystemLoader(WEB), undefined=StrictUndefined).get_template(name)
 
 
 @functools.cache
@@ -137,7 +137,7 @@ def frame(title, body, *, kind="", description="", root=None, here="", neighbour
     alone = root is None
     before, after = neighbours
     settings = {"map": [], "up": "", "scripts": ""} | further
-    return template().render(
+    return template("page.html.j2").render(
         title=title,
         body=body,
         kind=kind,
