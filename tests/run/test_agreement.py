@@ -137,12 +137,7 @@ def test_weights_that_it_cannot_begin_with_are_found_out(digits):
     assert why_not(replace(recipe(), network=ZeroScales, arguments={}), digits) is None
 
 
-PUBLISHED = {
-    name: recipe
-    for rung in find_rungs()
-    for name, recipe in rung.recipes.items()
-    if recipe.compiled
-}
+PUBLISHED = {name: recipe for rung in find_rungs() for name, recipe in rung.recipes.items() if recipe.compiled}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
