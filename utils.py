@@ -37,6 +37,7 @@ from lab.pages.ideas.mixing import plot_mixing
 from lab.pages.ideas.paths import plot_paths
 from lab.pages.ideas.signals import plot_signals, untrained
 from lab.pages.ideas.sizes import plot_sizes
+from lab.pages.ideas.spectra import plot_spectra
 from lab.pages.ideas.units import plot_units
 
 # a digit of one's own

@@ -14,6 +14,7 @@ from lab.pages.ideas.fields import effective_field, side_of_field
 from lab.pages.ideas.masks import behind_masks
 from lab.pages.ideas.paths import Plane, loss_at
 from lab.pages.ideas.signals import signals
+from lab.pages.ideas.spectra import directions_of_most, gradients
 from lab.pages.ideas.units import exciting_images
 
 
@@ -80,9 +81,16 @@ def test_behind_a_head_with_relu_a_change_of_the_maps_changes_logits_as_they_say
     torch.testing.assert_close((logits[1] - logits[0]) / 0.001, maps.mean(dim=(2, 3)).double(), atol=5e-3, rtol=5e-2)
 
 
-def test_a_network_without_pooling_is_named(split):
-    with pytest.raises(ValueError, match="LargeKernelHead has no average pooling"):
-        class_maps(with_seed(model.LargeKernelHead, widths=(10, 10, 20)), split.images)
+def test_a_last_kernel_as_large_as_its_map_gives_class_maps_whose_averages_are_the_logits(split):
+    network = with_seed(model.LargeKernelHead, widths=(10, 10, 20))
+    maps, logits = class_maps(network, split.images)
+    torch.testing.assert_close(maps.mean(dim=(2, 3)), logits, atol=1e-4, rtol=1e-4)
+    assert maps.shape[2:] == (7, 7)
+
+
+def test_a_network_without_maps_is_named(split):
+    with pytest.raises(ValueError, match="no layer of Sequential turns a map into one place"):
+        class_maps(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), split.images)
 
 
 def test_the_first_right_and_the_first_wrong_digit_are_drawn(split):
@@ -190,6 +198,40 @@ def test_every_weight_is_on_the_picture():
     count = sum(part.weight.numel() for part in network.modules() if isinstance(part, nn.Conv2d))
     assert (~np.ma.getmaskarray(canvas)).sum() == count
     assert f"All {count:,} weights" in picture.words
+
+
+# --------------------------------------------------------------------------------------------- spectra
+
+MUON = utils.Recipe(network=model.WideSeparable, optimizer="Muon", nesterov=True, momentum=0.9)
+
+
+def test_gradients_are_those_of_the_loss_by_finite_differences(split):
+    network = utils.untrained(MUON)
+    found = gradients(network, split, MUON)
+    weights = [part.weight for part in network.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)]
+    assert [tuple(matrix.shape) for matrix in found] == [tuple(weight.shape[:2]) for weight in weights[:-1]]
+    images = utils.prepare(split.images, ()).double()
+    network, losses = network.double(), []
+    direction = found[0].double()
+    for step in (1e-5, -2e-5):
+        weights[0].data.add_(step * direction[:, :, None, None])
+        losses.append(F.cross_entropy(network(images), split.labels).item())
+    assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(direction.square().sum().item(), rel=1e-3)
+
+
+def test_directions_that_hold_most_of_a_gradient():
+    assert directions_of_most(torch.tensor([3.0, 1.0, 0.0])) == 1
+    assert directions_of_most(torch.ones(10), share=0.75) == 8
+
+
+def test_spectra_tell_a_flat_step_from_a_steep_one(split):
+    picture = utils.plot_spectra({"fresh": utils.untrained(MUON)}, split, MUON)
+    assert picture.words.startswith("Directions that hold 90% of the gradient's squares in each 1x1 convolution: fresh")
+    lines = [line.get_ydata() for line in picture.figure.axes[0].lines]
+    steep, flat = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+    for one, other in zip(steep, flat, strict=True):
+        assert len(one) == len(other)
+        assert np.median(one) < np.median(other) > 0.5
 
 
 # ----------------------------------------------------------------------------------------------- paths

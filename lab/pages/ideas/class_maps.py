@@ -9,36 +9,39 @@ from lab.pages.picture import Picture
 from lab.training.data import CLASSES
 from lab.training.loop import prepare
 
-POOLINGS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+READERS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Conv2d)
 
 
 def class_maps(network, images):
     """The map of every class: what each place adds to its logit, as the average over places is all that counts.
 
-    In front of the last average pooling a place holds one number per channel. They are weighted by the gradient of the
-    logit. Where layers behind the pooling are linear, or ReLUs between linear layers, the average of a map is the
-    logit but for what biases and stored means add; where there are none, it is the logit itself.
+    In front of the last layer that reads several places at once, an average pooling or a convolution, a place holds one
+    number per channel. They are weighted by the gradient of the logit. Where layers from there on are linear, or ReLUs
+    between linear layers, the average of a map is the logit but for what biases and stored means add; where there are
+    none, it is the logit itself.
 
     Args:
         images: grey levels, uint8 (N, 1, 28, 28).
 
     Returns: maps, float32 (N, 10, height, width), and logits, float32 (N, 10).
-    Raises: ValueError naming the network, if it has no average pooling.
+    Raises: ValueError naming the network, if no average pooling or convolution in it reads all that is left.
     Sources: Zhou et al. 2016, "Learning deep features for discriminative localization"; Selvaraju et al. 2017,
         "Grad-CAM".
     """
-    network = at_rest(network)
-    poolings = [module for module in network.modules() if isinstance(module, POOLINGS)]
-    if not poolings:
-        raise ValueError(f"{type(network).__name__} has no average pooling: there are no maps to look at")
-    met = []
-    poolings[-1].register_forward_pre_hook(lambda module, inputs: met.append(inputs[0]))
+    network, met = at_rest(network), []
+    for module in network.modules():
+        if isinstance(module, READERS):
+            module.register_forward_hook(lambda module, inputs, made: met.append((inputs[0], made)))
     logits = network(prepare(images, ()).requires_grad_())
+    met = [read for read, made in met if read.shape[2:] != made.shape[2:] == (1, 1)]
+    if not met:
+        raise ValueError(
+            f"no layer of {type(network).__name__} turns a map into one place: there are no maps to look at"
+        )
     features, maps = met[-1], []
     for digit in range(CLASSES):
         (gradient,) = torch.autograd.grad(logits[:, digit].sum(), features, retain_graph=True)
-        weights = gradient.sum(dim=(2, 3), keepdim=True)
-        maps.append((weights * features).sum(dim=1))
+        maps.append((gradient * features).sum(dim=1) * features[0, 0].numel())
     return torch.stack(maps, dim=1).detach(), logits.detach()
 
 
