@@ -1,35 +1,34 @@
 """Trained networks as the drawing page reads them: a list of operations, and their weights in one text."""
 
 import base64
+import copy
 import json
 
 import numpy as np
 import torch
 from torch import nn
 
+from lab.tracing.folding import fold
+
 SHAPE = (1, 28, 28)
 
 
-def fold(network):
-    """The layers of a network in eval mode, as few operations as possible: what batch normalisation stores is folded.
-
-    A normalisation that follows a convolution becomes part of it, one that follows a ReLU a scale and a shift.
+def operations_of(network):
+    """The layers of a network in eval mode, as few operations as possible; what its normalisations store is folded.
 
     Args:
         network: a chain of convolutions, normalisations, ReLUs, poolings and dropout, float32 (N, 1, 28, 28) to
-            (N, 10).
+            (N, 10); it stays as it is.
 
     Returns: list of pairs of a description, a dictionary with its `kind`, and a list of weights as float64 tensors: of
-        "conv" kernel (out, in / groups, size, size) and, if `bias`, shift (out,); of "affine" scale and shift
-        (channels,); of "relu", "maxpool" and "mean", the average over all places, none.
-    Raises: ValueError naming a layer that is not known.
+        "conv" kernel (out, in / groups, size, size) and, if `bias`, shift (out,); of "affine", a normalisation behind
+        a ReLU, scale and shift (channels,); of "relu", "maxpool" and "mean", the average over all places, none.
+    Raises: ValueError naming a layer that is not known, or the network if it is no chain.
     """
-    operations, maps = [], torch.zeros(1, *SHAPE)
-    for layer in (module for module in network.eval().modules() if not list(module.children())):
+    operations, maps = [], torch.zeros(1, *SHAPE, dtype=torch.float64)
+    for layer in fold(copy.deepcopy(network).double()):
         before, maps = maps, layer(maps)
-        if isinstance(layer, nn.BatchNorm2d) and operations and operations[-1][0]["kind"] == "conv":
-            operations[-1] = _absorb(*operations[-1], *_scale_and_shift(layer))
-        elif not isinstance(layer, (nn.Dropout, nn.Flatten, nn.Identity)):
+        if not isinstance(layer, nn.Flatten):
             operations.append(_operation(layer, before, maps))
     return operations
 
@@ -51,7 +50,7 @@ def _operation(layer, before, after):
         if all(
             getattr(layer, name) == getattr(usual, name) for name in ("kernel_size", "stride", "padding", "dilation")
         ):
-            return described, [weight.detach().double() for weight in (layer.weight, layer.bias) if weight is not None]
+            return described, [weight for weight in (layer.weight, layer.bias) if weight is not None]
     elif isinstance(layer, nn.BatchNorm2d):
         return {"kind": "affine", "channels": layer.num_features}, [*_scale_and_shift(layer)]
     elif isinstance(layer, nn.ReLU):
@@ -71,20 +70,13 @@ def _averages_all(layer, before):
 
 
 def _scale_and_shift(norm):
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
-
-
-def _absorb(described, weights, scale, shift):
-    """A convolution that scales and shifts what it gives."""
-    kernel, *bias = weights
-    shift = shift + bias[0] * scale if bias else shift
-    return described | {"bias": True}, [kernel * scale[:, None, None, None], shift]
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 def as_script(name, network, words):
     """A script that puts a folded network and what is said of it into `NETWORKS` under its name."""
-    operations = fold(network)
+    operations = operations_of(network)
     numbers = torch.cat([weight.flatten() for _, weights in operations for weight in weights] or [torch.zeros(0)])
     packed = base64.b64encode(numbers.numpy().astype(np.dtype("<f4")).tobytes()).decode()
     content = {"operations": [described for described, _ in operations], "weights": packed, **words}

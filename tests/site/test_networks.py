@@ -14,7 +14,7 @@ from lab.ladders.rungs import find_rungs
 from lab.pages.ideas.class_maps import class_maps
 from lab.site.build import DRAWN
 from lab.site.frame import WEB
-from lab.site.networks import as_script, fold
+from lab.site.networks import as_script, operations_of
 from lab.training.data import mnist_folder
 from lab.training.loop import prepare
 from tests.site.node import run_node
@@ -41,10 +41,10 @@ def apply(operations, maps):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_folding_changes_nothing(name):
+def test_operations_answer_as_their_network_does(name):
     try:
         network = utils.load_weights(name)
-        operations = fold(network)
+        operations = operations_of(network)
     except (FileNotFoundError, ValueError) as reason:
         assert name not in DRAWN
         pytest.skip(str(reason))
@@ -66,7 +66,7 @@ def test_folding_changes_nothing(name):
 def test_a_layer_that_the_page_does_not_know_is_named(layer):
     network = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ValueError, match="is not a layer that the drawing page knows") as caught:
-        fold(network)
+        operations_of(network)
     assert repr(layer) in str(caught.value)
 
 
