@@ -11,7 +11,7 @@ from lab.ladders.rungs import find_rung, find_rungs
 from lab.ladders.verdicts import Family
 from lab.numbers import in_percent, limit
 from lab.pages.picture import listed
-from lab.pages.tables import last_rungs
+from lab.pages.tables import count_of, last_rungs
 from lab.run.record import TARGET
 
 MODES = {
@@ -86,7 +86,7 @@ def front_rows():
         ("as small as can be", find_rung("e02")),
         ("as soon as can be", find_rung("e03")),
     ):
-        sizes = f"{rung.recipe.parameters:,}", str(rung.recipe.epochs)
+        sizes = count_of(rung.recipe), str(rung.recipe.epochs)
         accuracies = accuracy_with_spread(rung.summary), in_percent(rung.summary.worst)
         rows.append((what, rung, *sizes, *accuracies, _in_a_word(rung)))
     return rows

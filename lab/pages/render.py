@@ -23,7 +23,7 @@ from lab.pages.cards import cards
 from lab.pages.front_page import MODES, claims_in_words, front_picture, front_rows, front_words
 from lab.pages.project import badges, citation, setup_cell
 from lab.pages.speed import bench_block
-from lab.pages.tables import TUTORIAL_ENDS, format_change, ladder_table
+from lab.pages.tables import TUTORIAL_ENDS, count_of, format_change, ladder_table
 from lab.run.record import LAST
 from lab.run.results import load_records
 from lab.tracing.receptive_field import known_receptive_field, receptive_field
@@ -153,8 +153,11 @@ def _link(notebook, other):
 def result(rung):
     """The Result of a rung: figures, constraint, and what the original reported."""
     records = load_records(rung.id)
-    parameters, field = rung.recipe.parameters, known_receptive_field(rung.recipe.specimen())
-    rows = [("parameters", f"{parameters:,}"), ("receptive field", f"{field} pixels" if field else "cannot be traced")]
+    field = known_receptive_field(rung.recipe.specimen())
+    rows = [
+        ("parameters", count_of(rung.recipe)),
+        ("receptive field", f"{field} pixels" if field else "cannot be traced"),
+    ]
     sources = [("the original reported", original(rung))] if rung.source else []
     if not records:
         command = f"`make run RUNGS={rung.id} DATASET=mnist`"
@@ -275,7 +278,7 @@ def frontier_block(notebook):
     """One row per question of the ladder that is no road: what is asked for, and how far it is met."""
     lines = ["| question | asks for | parameters | epochs | test accuracy, % | verdict |", "|--|--|--|--|--|--|"]
     for rung in (rung for rung in find_rungs() if not rung.ladder.is_road):
-        sizes = f"{rung.recipe.parameters:,}", str(rung.recipe.epochs)
+        sizes = count_of(rung.recipe), str(rung.recipe.epochs)
         row = (f"{_page_link(rung, notebook)} {rung.idea}", str(rung.goal), *sizes, headline(rung), verdict(rung))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from lab.numbers import rounded, signed
 from lab.pages.probes import multiply_accumulates
 from lab.run.record import LAST
 from lab.run.results import load_records
+from lab.tracing.folding import stored_parameters
 from lab.tracing.receptive_field import known_receptive_field
 
 TUTORIAL_ENDS = " (where the tutorial ends)"
@@ -40,6 +41,13 @@ def ladder_table(letter, *, up_to=None):
             row["change, points"] = format_change(load_records(rung.id), before)
         rows[rung.id] = row
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
+def count_of(recipe):
+    """Parameters that a recipe trains, and those left to store where folded normalisations make them fewer."""
+    stored = stored_parameters(recipe.specimen())
+    folded = f" ({stored:,} stored)" if stored and stored < recipe.parameters else ""
+    return f"{recipe.parameters:,}{folded}"
 
 
 def compare(*sides):

@@ -15,7 +15,7 @@ from lab.ladders.measures import Summary
 from lab.ladders.originals import original_claims, source_steps
 from lab.ladders.rungs import find_rungs
 from lab.ladders.verdicts import Family
-from lab.pages.tables import SortableTable
+from lab.pages.tables import SortableTable, count_of
 from lab.run.results import RESULTS, load_records
 
 
@@ -68,6 +68,14 @@ def test_overview_has_every_rung_and_numbers_that_sort():
             assert row["clean train"] == pytest.approx(clean)
             assert row["gap"] == pytest.approx(np.mean([gap_by_hand(record) for record in records]))
         assert (row["constraint"] == "–") == (not records)
+
+
+@pytest.mark.parametrize(("name", "saved"), [("e02", 99), ("a03", 68), ("b08", 0), ("a01", 0)])
+def test_a_folded_normalisation_saves_a_number_per_channel(name, saved):
+    """Counted by hand: the channels of all normalisations that stand right behind a convolution."""
+    recipe = utils.find_recipe(name)
+    stored = f" ({recipe.parameters - saved:,} stored)" if saved else ""
+    assert count_of(recipe) == f"{recipe.parameters:,}{stored}"
 
 
 def table_of(*rows):
