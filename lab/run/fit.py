@@ -115,10 +115,19 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
                     kept.save(trainee)
                 lines.show(record.epochs[-1])
         network = measured(trainee, recipe, train)
-        clean = evaluate(network, train, recipe, infer=trainer.infer)  # a checkpoint of earlier code does not hold it
-        record.finish(clean.correct, clean.total, find_errors(network, test, recipe, infer=trainer.infer))
+        clean = _clean(record, network, train, recipe, trainer)
+        record.finish(*clean, find_errors(network, test, recipe, infer=trainer.infer))
         kept.write_record()
     return Run(network.eval(), digits, recipe, record, read_back, trainer.infer, kept.trail)
+
+
+def _clean(record, network, train, recipe, trainer):
+    """Clean training images that the finished network gets right, and all of them."""
+    last = record.epochs[-1]
+    if "clean_train_correct" in last:
+        return last["clean_train_correct"], last["clean_train_total"]
+    stats = evaluate(network, train, recipe, infer=trainer.infer)  # after a checkpoint of earlier code
+    return stats.correct, stats.total
 
 
 @contextlib.contextmanager

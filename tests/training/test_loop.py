@@ -667,6 +667,19 @@ def test_a_run_of_code_with_the_same_bits_is_known(train, trained, monkeypatch):
     assert second.record == replace(first.record, code_digest="another")
 
 
+def test_clean_images_are_measured_where_a_checkpoint_of_earlier_code_has_no_count(sample, train, tmp_path):
+    first = train(AVERAGED, sample)
+    (checkpoint,) = (tmp_path / "t00").glob("*.checkpoint")
+    state = torch.load(checkpoint, weights_only=True)
+    for row in state["epochs"]:
+        for name in [name for name in row if name.startswith("clean_train")]:
+            del row[name]
+    torch.save(state, checkpoint)
+    again = train(AVERAGED, sample).record
+    assert "clean_train_correct" not in again.epochs[-1]
+    assert (again.clean_train_correct, again.clean_train_total) == (first.record.clean_train_correct, len(sample.train))
+
+
 def test_divergence_names_batch_and_rate_and_keeps_the_checkpoint(train, tmp_path):
     poison = Poison(batch=4 + 2)  # the second of the second epoch
     recipe = change(FROZEN, network=model.PooledSkeleton, epochs=3, learning_rate=0.07, augmentation=(poison,))
