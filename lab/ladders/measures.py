@@ -41,8 +41,8 @@ MEASURES = {
     for measure in (
         Measure("test accuracy", lambda record: 100 * record.last5),
         Measure("final test accuracy", lambda record: 100 * record.final),
-        Measure("clean train accuracy", lambda record: 100 * record.clean_train),
-        Measure("gap", lambda record: 100 * statistics.mean(record.gaps), signed),  # overfitting is judged on it alone
+        Measure("clean train accuracy", lambda record: 100 * statistics.mean(record.clean_accuracies)),
+        Measure("gap", lambda record: 100 * record.gap, signed),  # overfitting is judged on it alone
         Measure("first epoch", lambda record: 100 * record.test_accuracies[0]),
         Measure("swing", _swing),  # among the last epochs
         Measure("test minus held out", _beyond_held_out, signed),  # of a network that has seen neither
@@ -63,8 +63,9 @@ class Summary:
     best_epoch: Fraction  # highest accuracy of any epoch and seed: shown, never claimed
     last5: Fraction  # mean over seeds of the mean of the last five epochs
     final: Fraction  # mean over seeds of the last epoch
-    clean_train: Fraction
-    gap: Fraction  # in points
+    clean_train: Fraction  # mean over seeds and the last five epochs, or the last one where runs do not hold more
+    gap: Fraction  # of these to the test accuracy of the same epochs, in points
+    epochs_of_gap: int
     steady: int  # how many seeds reached the target in each of their last epochs
 
     @property
@@ -89,8 +90,9 @@ class Summary:
             best_epoch=max(record.best for record in records),
             last5=statistics.mean(record.last5 for record in records),
             final=statistics.mean(record.final for record in records),
-            clean_train=statistics.mean(record.clean_train for record in records),
+            clean_train=statistics.mean(MEASURES["clean train accuracy"].of(records)) / 100,
             gap=statistics.mean(MEASURES["gap"].of(records)),
+            epochs_of_gap=min(len(record.clean_accuracies) for record in records),
             steady=sum(record.steady for record in records),
         )
 

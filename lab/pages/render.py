@@ -121,6 +121,7 @@ def number(result, name):
         "final": percent(summary.final),
         "clean": percent(summary.clean_train),
         "gap": MEASURES["gap"].write(summary.gap),
+        "test": percent(summary.clean_train - summary.gap / 100),  # of the epochs of the gap
         "n": str(summary.n),
         "steady": f"{summary.steady} of {summary.n}",
         "mistakes": str(last["test_total"] - last["test_correct"]),  # of the run that the page shows
@@ -170,7 +171,7 @@ def result(rung):
         (f"test accuracy, {when}, %", f"**{cells['test accuracy, %']}**, {seeds}"),
         ("worst seed; best single epoch of any seed", f"{cells['worst seed, %']} %; {cells['best epoch, %']} %"),
         (
-            "clean training accuracy; gap to the test accuracy after the last epoch",
+            f"clean training accuracy; gap to the test accuracy, {_epochs_of_gap(summary)}",
             f"{percent(summary.clean_train)}; {number(rung.id, 'gap')} points",
         ),
     ]
@@ -180,6 +181,10 @@ def result(rung):
         rows.append((f"change against {rung.previous.id}, points, 95 % interval", number(rung.id, "change")))
     rows += [*sources, (str(rung.goal), verdict(rung))]
     return _table(rows)
+
+
+def _epochs_of_gap(summary):
+    return "after the last epoch" if summary.epochs_of_gap == 1 else "both over the last five epochs"
 
 
 def _seeds(numbers):

@@ -177,7 +177,7 @@ def report(run):
     print(f"seed {record.seed}: {percent(record.last5)} mean of {record.last_epochs}, ", end="")
     print(f"{percent(record.final)} at the end", end="")
     print(f" ({record.epochs[-1]['test_total'] - record.epochs[-1]['test_correct']} errors)")
-    print(f"clean training accuracy {percent(record.clean_train)}, on {record.clean_train_total:,} images")
+    print(f"clean training accuracy {percent(record.clean_train)} at the end, on {record.clean_train_total:,} images")
     versions = record.versions
     print(f"made with python {versions['python']}, torch {versions['torch']}, on {record.device}, ", end="")
     print(f"{record.threads} thread(s), {record.train_seconds:.1f} s of training per epoch")

@@ -105,7 +105,7 @@ def overview():
 
     Returns: DataFrame indexed by rung. Accuracies in percent, of the test set unless they say otherwise; `last five` is
         the last epoch where the goal of the rung says so; `gap` is clean training accuracy minus test accuracy, both
-        after the last epoch, in points; `constraint` of the rung: met, missed, or – without runs.
+        over the last five epochs, in points; `constraint` of the rung: met, missed, or – without runs.
     """
     return pd.DataFrame.from_dict({rung.id: _row(rung) for rung in find_rungs()}, orient="index")
 

@@ -112,14 +112,23 @@ class RunRecord:
 
     @property
     def clean_train(self):
+        """After the last epoch."""
         return Fraction(self.clean_train_correct, self.clean_train_total)
 
     @property
-    def gaps(self):
-        """Clean training accuracy minus test accuracy, after each of the last epochs; runs of earlier code have one."""
-        rows = [row for row in self.epochs if "clean_train_correct" in row]
-        clean = [Fraction(row["clean_train_correct"], row["clean_train_total"]) for row in rows] or [self.clean_train]
-        return [one - other for one, other in zip(clean, self.test_accuracies[-len(clean) :], strict=True)]
+    def clean_accuracies(self):
+        """Clean training accuracy after each of the last five epochs; after the last one alone in shorter runs, and in
+        those of earlier code."""
+        rows = [row for row in self.epochs[-LAST:] if "clean_train_correct" in row]
+        if len(rows) < LAST:
+            return [self.clean_train]
+        return [Fraction(row["clean_train_correct"], row["clean_train_total"]) for row in rows]
+
+    @property
+    def gap(self):
+        """Clean training accuracy minus test accuracy, the mean over the epochs of `clean_accuracies`."""
+        clean = self.clean_accuracies
+        return statistics.mean(clean) - statistics.mean(self.test_accuracies[-len(clean) :])
 
     @property
     def steady(self):

@@ -27,6 +27,7 @@ GOOD = Summary(
     final=F("0.994"),
     clean_train=F("0.995"),
     gap=F("0.1"),
+    epochs_of_gap=5,
     steady=2,
 )
 

@@ -54,8 +54,9 @@ def test_rows_are_those_of_results():
 
 
 def test_every_claim_of_the_tutorials_is_counted():
-    total, shown, refuted, still_open, *_ = map(int, re.findall(r"\d+", claims_in_words()))
+    total, shown, together, refuted, still_open, *_ = map(int, re.findall(r"\d+", claims_in_words()))
     assert total == len(original_claims()) == shown + refuted + still_open
+    assert 0 < together < shown
 
 
 def test_every_step_belongs_to_a_tutorial_that_is_named():
