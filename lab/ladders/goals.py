@@ -57,29 +57,30 @@ class Goal:
         return found
 
     def verdict(self, recipe, summary):
-        """Whether runs meet the goal, in a few words, and how sure that is: "held by 20 of 20 seeds, shown"."""
+        """Whether runs meet the goal, in a few words, and how sure that is: "held by 20 of 20 seeds (shown)"."""
         checks = self.checks(recipe, summary)
-        parts = [f"too many {limit}" for limit in ("parameters", "epochs") if not checks[limit]]
-        parts += [] if checks.get(NO_LINEAR, True) else ["a `Linear` layer"]
+        faults = [f"too many {limit}" for limit in ("parameters", "epochs") if not checks[limit]]
+        faults += [] if checks.get(NO_LINEAR, True) else ["a `Linear` layer"]
         short = self.accuracy - self._mean(summary)
-        parts += [f"by {_images(short)}"] if short > 0 else []
-        if self.steady:
-            parts.append(f"held by {_of_seeds(summary.steady, summary.n)}")
-        if self.floor:
-            parts.append(f"{limit(self.floor)} by {_of_seeds(self._reaching(summary), summary.n)}")
-        parts += self._certainty(checks, summary)
-        words = ", ".join(parts)
+        by = [f"by {_images(short)}"] if short > 0 else []
+        shares = [f"held by {_of_seeds(summary.steady, summary.n)}"] if self.steady else []
+        shares += [f"{limit(self.floor)} by {_of_seeds(self._reaching(summary), summary.n)}"] if self.floor else []
         if all(checks.values()):
-            return words if self.steady else f"met, {words}"
-        return f"**missed** {words}" if words.startswith("by") else f"**missed**: {words}"
+            head, *rest = shares if self.steady else ["met", *shares]
+        elif faults:
+            head, *rest = "**missed**", *faults, *by, *shares
+        else:
+            head, rest = " ".join(["**missed**", *by]), shares
+        head += self._certainty(checks, summary)
+        return f"{head}{', ' if by and not faults else ': '}{', '.join(rest)}" if rest else head
 
     def _certainty(self, checks, summary):
-        """Whether other seeds would plausibly turn the verdict, in a word; nothing where size decides it.
+        """Whether other seeds would plausibly turn the verdict, in brackets; nothing where size decides it.
 
         It is shown to be met where all intervals lie on that side, and to be missed where one lies on the other.
         """
         if not all(checks[part] for part in ("parameters", "epochs", NO_LINEAR) if part in checks):
-            return []
+            return ""
         mean = difference_from([100 * accuracy for accuracy in summary.headlines], 100 * self.accuracy).interval
         counts = ([summary.steady] if self.steady else []) + ([self._reaching(summary)] if self.floor else [])
         shares = [stats.binomtest(count, summary.n).proportion_ci(CONFIDENCE) for count in counts]
@@ -88,7 +89,7 @@ class Goal:
             is_shown = mean and all(low > 0 for low, _ in margins)
         else:
             is_shown = any(high < 0 for _, high in margins)
-        return ["shown" if is_shown else "not shown"]
+        return " (shown)" if is_shown else " (not shown)"
 
     def _mean(self, summary):
         return summary.final if self.at_the_end else summary.mean

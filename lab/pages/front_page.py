@@ -96,7 +96,7 @@ def _in_a_word(rung):
     """Whether its goal is met, as short as can be: "held", "met", "missed by 4 images"."""
     verdict = rung.goal.verdict(rung.recipe, rung.summary)
     if verdict.startswith("**missed** by"):
-        return verdict.replace("*", "").partition(",")[0]
+        return verdict.replace("*", "").partition(" (")[0]
     return "missed" if verdict.startswith("**missed**") else "held" if rung.goal.steady else "met"
 
 

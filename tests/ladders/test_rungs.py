@@ -127,22 +127,22 @@ def test_other_goals(goal, changes, missed):
 @pytest.mark.parametrize(
     ("goal", "changes", "words"),
     [
-        (Goal(), {}, "held by 2 of 2 seeds, not shown"),
-        (Goal(), {"steady": 1}, "**missed**: held by 1 of 2 seeds (2 are needed), not shown"),
-        (Goal(), {"mean": F("0.99382"), "steady": 0}, "**missed** by 2 images, held by 0 of 2 seeds, not shown"),
-        (Goal(), {"mean": F("0.99389"), "steady": 0}, "**missed** by 1 image, held by 0 of 2 seeds, not shown"),
-        (Goal(), {"mean": F("0.99397")}, "**missed** by less than one image, held by 2 of 2 seeds, not shown"),
+        (Goal(), {}, "held by 2 of 2 seeds (not shown)"),
+        (Goal(), {"steady": 1}, "**missed** (not shown): held by 1 of 2 seeds (2 are needed)"),
+        (Goal(), {"mean": F("0.99382"), "steady": 0}, "**missed** by 2 images (not shown), held by 0 of 2 seeds"),
+        (Goal(), {"mean": F("0.99389"), "steady": 0}, "**missed** by 1 image (not shown), held by 0 of 2 seeds"),
+        (Goal(), {"mean": F("0.99397")}, "**missed** by less than one image (not shown), held by 2 of 2 seeds"),
         (
             Goal(parameters_below=6_000, epochs_at_most=14),
             {},
             "**missed**: too many parameters, too many epochs, held by 2 of 2 seeds",
         ),
-        (Goal(steady=False), {"steady": 0}, "met, not shown"),
-        (Goal(steady=False, accuracy=F("0.9965")), {}, "**missed** by 24 images, shown"),
-        (Goal(steady=False, floor=F("0.9935")), {}, "met, 99.35 % by 2 of 2 seeds, not shown"),
-        (Goal(steady=False, floor=F("0.9941")), {}, "**missed**: 99.41 % by 1 of 2 seeds (2 are needed), not shown"),
-        (Goal(steady=False, at_the_end=True), {"mean": 0.9}, "met, not shown"),
-        (Goal(), {"headlines": (F("0.994"),), "steady": 1}, "held by 1 of 1 seed, not shown"),
+        (Goal(steady=False), {"steady": 0}, "met (not shown)"),
+        (Goal(steady=False, accuracy=F("0.9965")), {}, "**missed** by 24 images (shown)"),
+        (Goal(steady=False, floor=F("0.9935")), {}, "met (not shown): 99.35 % by 2 of 2 seeds"),
+        (Goal(steady=False, floor=F("0.9941")), {}, "**missed** (not shown): 99.41 % by 1 of 2 seeds (2 are needed)"),
+        (Goal(steady=False, at_the_end=True), {"mean": 0.9}, "met (not shown)"),
+        (Goal(), {"headlines": (F("0.994"),), "steady": 1}, "held by 1 of 1 seed (not shown)"),
     ],
 )
 def test_a_verdict_in_words(goal, changes, words):
@@ -159,19 +159,19 @@ def verdict_of(accuracies, steady):
 def test_it_takes_seventeen_seeds_without_a_miss_to_show_eight_of_ten(n, word):
     """With n of n, the lower end of the exact 95 % interval is the n-th root of 0.025: above 0.8 from 17 on."""
     assert (0.025 ** (1 / n) > 0.8) == (word == "shown")
-    assert verdict_of(["0.9948", "0.9952"] * (n // 2) + ["0.9950"] * (n % 2), n) == f"held by {n} of {n} seeds, {word}"
+    assert verdict_of(["0.9948", "0.9952"] * (n // 2) + ["0.9950"] * (n % 2), n) == f"held by {n} of {n} seeds ({word})"
 
 
 def test_a_mean_that_other_seeds_may_turn_is_not_shown():
     accuracies = ["0.9930", "0.9952"] * 10
     assert stats.ttest_1samp([*map(float, accuracies)], 0.994).pvalue > 0.05
-    assert verdict_of(accuracies, 20).endswith("held by 20 of 20 seeds, not shown")
+    assert verdict_of(accuracies, 20).endswith("held by 20 of 20 seeds (not shown)")
 
 
 @pytest.mark.parametrize(("steady", "word"), [(11, "shown"), (13, "not shown")])
 def test_a_miss_is_shown_by_the_share_of_seeds_alone(steady, word):
     assert (stats.binomtest(steady, 20).proportion_ci().high < 0.8) == (word == "shown")
-    words = f"**missed**: held by {steady} of 20 seeds (16 are needed), {word}"
+    words = f"**missed** ({word}): held by {steady} of 20 seeds (16 are needed)"
     assert verdict_of(["0.9948", "0.9952"] * 10, steady) == words
 
 
