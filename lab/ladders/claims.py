@@ -25,6 +25,7 @@ class Claim:
         margin: percentage points; the difference has to be beyond it, or for "within" inside it.
         together_with: in words, what else differs between the two sides.
         afterwards: whether it was asked with these results known.
+        from_seed: seeds below it do not count. So seeds that were run after an answer was known test it anew.
 
     Raises: ValueError for an unknown measure or relation.
     """
@@ -37,6 +38,7 @@ class Claim:
     margin: float = 0.0
     together_with: str = ""
     afterwards: bool = False
+    from_seed: int = 0
 
     def __post_init__(self):
         for value, known in ((self.measure, tuple(MEASURES)), (self.relation, RELATIONS)):
@@ -50,7 +52,7 @@ class Claim:
     @property
     def comparison(self):
         """What is compared, whatever the sentence: claims on several pages may share it."""
-        return self.of, self.relation, self.against, self.measure, self.margin
+        return self.of, self.relation, self.against, self.measure, self.margin, self.from_seed
 
     def compare(self):
         """Difference in points from the published runs; None if one side has none."""
@@ -69,7 +71,8 @@ class Claim:
         return on_other_digits(*runs, minus=0.0 if self._others else self.against)
 
     def _runs(self):
-        return [load_records(name) for name in (self.of, *self._others)]
+        every = (load_records(name) for name in (self.of, *self._others))
+        return [[record for record in records if record.seed >= self.from_seed] for records in every]
 
     @property
     def _others(self):
@@ -80,11 +83,12 @@ class Claim:
 
     @property
     def compared(self):
-        """Both sides in words: "gap, b08 minus 0.1"; against zero, only the measure."""
+        """Both sides in words: "gap, b08 minus 0.1"; against zero, only the measure; and which seeds count."""
         bound = "" if self.against == 0 else f" minus {self.against}"
         if isinstance(self.against, tuple):
             bound = " minus {}, beyond {} minus {}".format(*self.against)
-        return f"{self.measure}, {self.of}{bound}"
+        seeds = f", seeds from {self.from_seed} on" if self.from_seed else ""
+        return f"{self.measure}, {self.of}{bound}{seeds}"
 
     def holds(self, estimate):
         """Whether it would be true if the estimate were exact."""

@@ -167,6 +167,17 @@ def test_runs_equal_to_the_last_bit_decide(published):
     assert Claim("It is the same.", "same", "within", "high", "test accuracy", 0.01).finding == "shown"
 
 
+def test_a_claim_may_count_seeds_from_one_on_alone(published):
+    """The first of them pull the other way."""
+    published |= {"luck": runs(99.9, 99.9, 98.5, 98.4, 98.6), "base": runs(98.0, 98.1, 99.1, 99.0, 99.2, network="B")}
+    every, later = (Claim("It gains.", "luck", "above", "base", from_seed=seed) for seed in (0, 2))
+    assert (every.finding, later.finding) == ("not shown", "refuted")
+    by_hand = ttest_ind([98.5, 98.4, 98.6], [99.1, 99.0, 99.2], equal_var=False)
+    assert later.p_value == pytest.approx(by_hand.pvalue, rel=1e-6)
+    assert later.compared == "test accuracy, luck minus base, seeds from 2 on"
+    assert len(Family([every, later]).p_values) == 2
+
+
 @pytest.mark.parametrize(("correction", "kept"), [("Benjamini-Hochberg", 4), ("Holm", 3)])
 def test_corrections_are_those_of_the_paper(correction, kept):
     """The example of Benjamini & Hochberg 1995, section 3; Holm stops at 0.0095, which is above 0.05 / 12."""
