@@ -46,13 +46,13 @@ def front_picture(mode):
     text, quiet = MODES[mode]
     colours = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), text)
     with rc_context(colours | {"axes.edgecolor": quiet, "svg.hashsalt": "front page", "svg.fonttype": "path"}):
-        figure, axis = plt.subplots(figsize=(6, 3.8))
+        figure, axis = plt.subplots(figsize=(7, 3.9))
         for (label, (marker, colour, size)), points in zip(SERIES.items(), front_points().values(), strict=True):
             names, sizes, accuracies = zip(*points, strict=True)
             axis.scatter(sizes, accuracies, marker=marker, color=colour, s=size, label=label, zorder=3)
             if marker in "*":
                 for name, x, y in points:
-                    axis.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=9)
+                    axis.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
         axis.axhline(float(100 * TARGET), color=quiet, linestyle="--", linewidth=1)
         place = axis.get_yaxis_transform()  # from the left edge to the right one, and percent
         axis.annotate(limit(TARGET), (0.99, float(100 * TARGET)), xycoords=place, ha="right", va="bottom")
