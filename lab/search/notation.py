@@ -12,7 +12,9 @@ POOLS = {
     "A": lambda: nn.AvgPool2d(2),
     "B": lambda: nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)),
 }
-UNIT = re.compile(r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>[=~]?)")
+UNIT = re.compile(
+    r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<doubled>x?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>[=~]?)"
+)
 SQUEEZE = 4
 
 
@@ -23,6 +25,8 @@ class Notation(nn.Sequential):
     sN    the same, depthwise separable: 3x3 for each channel, then 1x1
     rN    the same, 1x1
     p     behind these: padding of 1
+    x     behind sN, rN: the 1x1 convolution as a product of two, with 2N channels in between (Guo et al. 2018); when
+          training is over, the two are one, see `lab.tracing.folding`
     e     behind these: squeeze and excite (Hu et al. 2017), a quarter of the channels in between
     +     behind these: add the unit's input to its output (He et al. 2015)
     =     behind these: the convolution of the word before, weights and all, with a normalisation of its own
@@ -43,7 +47,9 @@ class Notation(nn.Sequential):
             elif word == "G":
                 self.extend([nn.AdaptiveAvgPool2d(1), project(channels, 10), nn.Flatten()])
             elif match := UNIT.fullmatch(word):
-                width = int(match["width"])
+                width, doubled = int(match["width"]), bool(match["doubled"])
+                if doubled and (match["kind"] == "c" or match["shared"]):
+                    raise ValueError(f"layers={layers!r}: in {word!r} there is no 1x1 convolution of its own to double")
                 half = match["shared"] == "~"  # of a separable convolution
                 if match["shared"] and (shape != (match["kind"], channels, width) or half and match["kind"] != "s"):
                     raise ValueError(f"layers={layers!r}: {word!r} does not fit the convolution before it")
@@ -52,7 +58,7 @@ class Notation(nn.Sequential):
                     convolution = nn.Sequential(filter_each(channels, padding=padding), convolution[1])
                 elif match["shared"] != "=":
                     shape = (match["kind"], channels, width)
-                    convolution = _convolution(match["kind"], channels, width, padding)
+                    convolution = _convolution(match["kind"], channels, width, padding, doubled)
                 unit = nn.Sequential(convolution, nn.BatchNorm2d(width), ACTIVATIONS[activation]())
                 if match["squeezed"]:
                     unit.append(SqueezeExcite(width))
@@ -64,12 +70,12 @@ class Notation(nn.Sequential):
             raise ValueError(f"layers={layers!r} must end with G")
 
 
-def _convolution(kind, inputs, width, padding):
-    if kind == "r":
-        return project(inputs, width)
+def _convolution(kind, inputs, width, padding, doubled):
     if kind == "c":
         return nn.Conv2d(inputs, width, 3, padding=padding, bias=False)
-    return nn.Sequential(filter_each(inputs, padding=padding), project(inputs, width))
+    parts = [filter_each(inputs, padding=padding)] if kind == "s" else []
+    parts += [project(inputs, 2 * width), project(2 * width, width)] if doubled else [project(inputs, width)]
+    return nn.Sequential(*parts) if len(parts) > 1 else parts[0]
 
 
 class SqueezeExcite(nn.Module):

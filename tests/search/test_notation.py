@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lab.search.notation import Notation
+from lab.tracing.folding import stored_parameters
 
 
 def count(network):
@@ -46,6 +47,9 @@ def test_marks_behind_a_word():
         network = Notation(layers)
         assert count(network) == count(Notation("c4 c4p M c4 G")) + more
         assert network(images).shape == (3, 10)
+    plain, doubled = Notation("c4 s6 r5 G"), Notation("c4 s6x r5x G")
+    assert count(doubled) == count(plain) + (4 * 12 + 12 * 6 - 4 * 6) + (6 * 10 + 10 * 5 - 6 * 5)
+    assert stored_parameters(doubled) == stored_parameters(plain)
     halves = Notation("c4 s4p s4p~ s4~ G")
     (first, _, _), (second, _, _), (third, _, _) = list(halves)[1:4]
     assert first[1] is second[1] is third[1]  # one 1x1
@@ -82,6 +86,8 @@ def test_poolings_of_a_bright_pixel():
         "c4 c4= G",
         "c4 c4 c4~ G",
         "c4 s8 s8~ G",
+        "c4x G",
+        "c4 s4 s4x~ G",
     ],
 )
 def test_what_cannot_be_read_is_named(layers):

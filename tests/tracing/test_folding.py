@@ -56,6 +56,38 @@ def test_a_normalisation_behind_a_relu_stays():
     assert [type(layer) for layer in fold(network)] == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]
 
 
+@pytest.mark.parametrize("biased", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_product_of_convolutions_is_one(size, biased):
+    torch.manual_seed(0)
+    first = nn.Conv2d(1, 12, size, padding=size // 2, bias=biased[0])
+    network = nn.Sequential(first, nn.Conv2d(12, 5, 1, bias=biased[1]), nn.BatchNorm2d(5), nn.ReLU())
+    network = trained(network).double()
+    folded = fold(network)
+    assert [type(layer) for layer in folded] == [nn.Conv2d, nn.ReLU]
+    assert stored_parameters(network) == 5 * size**2 + 5
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(IMAGES.double()), network(IMAGES.double()), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1)),
+        (nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 3)),
+        (nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 1, stride=2)),
+        (nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 1, padding=1)),
+        (nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1)),
+        (nn.Conv2d(9, 2, 3), nn.Conv2d(2, 40, 1)),
+    ],
+    ids=repr,
+)
+def test_what_is_no_product_or_would_take_more_weights_stays(layers):
+    inputs = layers[0].in_channels
+    network = nn.Sequential(nn.Conv2d(1, inputs, 1), nn.ReLU(), *layers) if inputs > 1 else nn.Sequential(*layers)
+    assert [type(layer) for layer in fold(network)] == [type(layer) for layer in network]
+
+
 class Twice(nn.Module):
     """Two branches of one layer and a sum: not what its layers do one after another."""
 
