@@ -4,8 +4,7 @@
 
 # the data, and a first look at them
 from lab.training.data import Digits, Split, load_digits, normalise
-from lab.training.augment import distort
-from lab.pages.plots import plot_digits, plot_groups
+from lab.pages.plots import plot_digits
 
 # what decides a number: the recipe, its schedules and distortions
 from lab.training.recipe import Recipe
@@ -30,6 +29,7 @@ from lab.pages.tables import compare, ladder_table
 # pictures of the ideas
 from lab.ladders.rungs import find_recipe
 from lab.pages.ideas.class_maps import plot_class_maps
+from lab.pages.ideas.distorted import plot_distorted
 from lab.pages.ideas.every_weight import plot_every_weight
 from lab.pages.ideas.fields import plot_fields
 from lab.pages.ideas.masks import plot_masks

@@ -69,7 +69,8 @@ class Exercise:
         if name == self.rung.id:
             means = [*map(statistics.mean, zip(*(record.test_accuracies for record in records), strict=True))]
             then, last = percent(means[epochs - 1]), percent(means[-1])
-            return f"After {epochs} epochs the runs of this page are at {then}, at the end at {last}."
+            runs = f"the {len(records)} runs of this page are" if len(records) > 1 else "the run of this page (n=1) is"
+            return f"After {epochs} epochs {runs} at {then}, at the end at {last}."
         change = format_difference(compare_runs(records, load_records(self.rung.id), self.rung.measure))
         summary = accuracy_with_spread(self.rung.summary_of(name))
         return f"**{summary}**, {change} points against the recipe of this page."

@@ -73,7 +73,10 @@ def load_weights(rung_id, folder=WEIGHTS):
     path = Path(folder) / f"{rung_id}.safetensors"
     if not path.exists():
         kept = ", ".join(sorted(other.stem for other in Path(folder).glob("*.safetensors"))) or "none"
-        raise FileNotFoundError(f"{path} is not there: weights are kept of {kept}. make run RUNGS={rung_id} trains it")
+        raise FileNotFoundError(
+            f"{path} is not there: weights are kept of {kept}. To make it: make run RUNGS={rung_id} DATASET=mnist, "
+            f"then python -m lab weights {rung_id}"
+        )
     try:
         network.load_state_dict(load(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:

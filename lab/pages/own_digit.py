@@ -24,7 +24,9 @@ MOST_PIXELS = 400  # a side, to which larger pictures are shrunk first
 CONTRAST = 0.15  # of ink against its background, of black against white
 INK = 0.401  # of the strongest ink, from which on a pixel is a stroke; no grey level lies on it
 LEANING = 1e-3  # pixels: where a digit is symmetric its centre lies between two, and rounding errors would decide
-SPECK, TALL, APART = 0.02, 0.6, 0.1  # of the largest part in area; of all in height, of a part and between two
+SPECK = 0.02  # of the largest part in area
+TALL, APART = 0.6, 0.1  # of all in height: a digit beside another, and between two
+EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 class Reading(Picture):
@@ -64,7 +66,8 @@ def recognise(picture, name="e02"):
 def as_mnist(picture):
     """The digit of a picture as MNIST would hold it: uint8 (1, 28, 28), white on black.
 
-    Raises: FileNotFoundError; ValueError saying what the picture is instead: no picture, empty, or several digits.
+    Raises: TypeError for what is neither a path nor a PIL image; FileNotFoundError; ValueError saying what the picture
+        is instead: no picture, empty, or several digits.
     """
     ink = _ink(_grey(picture))
     ink = _without_specks(ink)
@@ -83,6 +86,9 @@ def as_mnist(picture):
 
 def _grey(picture):
     """Grey levels in [0, 1], float64 (height, width); what is transparent is white, or black behind light strokes."""
+    if not isinstance(picture, Image.Image | str | Path):
+        kind = type(picture).__name__
+        raise TypeError(f"recognise: a picture is a path or a PIL image, not {kind}; PIL.Image.fromarray makes one")
     if not isinstance(picture, Image.Image):
         path = Path(picture).expanduser()
         if not path.exists():
@@ -92,6 +98,10 @@ def _grey(picture):
             picture.load()
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"recognise: {path} is not a picture that can be read: {error}") from error
+    if picture.mode not in EIGHT_BITS:
+        raise ValueError(
+            f"recognise: levels of kind {picture.mode!r} have no known black and white; save it with 8 bits"
+        )
     picture = ImageOps.exif_transpose(picture).convert("RGBA")
     channels = np.asarray(picture.convert("LA"), dtype=np.float64)
     light, opaque = channels[..., 0], channels[..., 1]
@@ -121,8 +131,8 @@ def _ink(grey):
     strongest = np.quantile(signed, 1 - 5 / signed.size) if signed.size > 5 else signed.max()
     if strongest < CONTRAST:
         raise ValueError(
-            f"recognise: the picture is empty: nothing differs from its background by more than {strongest:.0%} of the "
-            "way from black to white. Draw darker, or cut the picture closer to the digit"
+            "recognise: the picture is empty: nothing differs from its background by more than "
+            f"{abs(strongest):.0%} of the way from black to white. Draw darker, or cut closer to the digit"
         )
     return np.clip(signed / strongest, 0, 1)
 
@@ -130,7 +140,8 @@ def _ink(grey):
 def _without_specks(ink):
     """The same without what is too small to belong to a digit, and without the haze of the paper.
 
-    Raises: ValueError, if two tall parts stand side by side.
+    Raises: ValueError, if two tall parts stand side by side. Parts one above the other may be one digit: of MNIST's
+        own, a few fives and sixes are broken like that.
     """
     labels, count = ndimage.label(ink > INK, structure=np.ones((3, 3)))
     areas = ndimage.sum_labels(np.ones_like(ink), labels, range(1, count + 1))

@@ -38,11 +38,12 @@ def plot_digits(images, captions, *, columns=10):
     return plot_groups({"": (images, captions)}, columns=columns)
 
 
-def plot_groups(groups, *, columns=10):
+def plot_groups(groups, *, columns=10, what="Digits"):
     """Draw grids of digits, one below the other.
 
     Args:
         groups: by title images, (N, 1, 28, 28), any grey scale, and N short captions.
+        what: what they are, in words for readers who cannot see them.
     """
     rows = [max(1, -(-len(images) // columns)) for images, _ in groups.values()]
     heights = [1.05 * count + 0.3 * bool(title) for count, title in zip(rows, groups, strict=True)]
@@ -57,8 +58,8 @@ def plot_groups(groups, *, columns=10):
             axis.set_title(caption, fontsize=8, pad=2)
         if title:
             part.suptitle(title, fontsize=9, x=0.01, ha="left")
-    said = [f"{title or 'Digits'}: {listed(captions, 40)}" for title, (_, captions) in groups.items()]
-    return Picture(figure, ". ".join(said))
+    said = [f"{title}: {listed(captions, 40)}".removeprefix(": ") for title, (_, captions) in groups.items()]
+    return Picture(figure, f"{what}. {'. '.join(said)}")
 
 
 def plot_curves(record, *, target=TARGET):

@@ -104,6 +104,7 @@ def _body(notebook, folder):
         path = folder / "figures" / f"{notebook.id}-{number}.webp"
         width, height = _keep_figure(image["src"], path)
         image.attrs |= {"src": f"{_root(notebook)}figures/{path.name}", "width": str(width), "height": str(height)}
+        image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "closer"}))  # on a phone: to look closely
     return soup
 
 

@@ -38,16 +38,16 @@ def to_html(path):
     for block in soup.find_all("pre"):
         block["tabindex"] = "0"  # it scrolls, so that a keyboard must be able to reach it
     for block in soup.select("pre.output"):
-        _colour_diff(block, soup)
-        _fold(block, soup)
+        if not _colour_diff(block, soup):  # a step is its diff, which stays open
+            _fold(block, soup)
     return soup
 
 
 def _colour_diff(block, soup):
-    """Mark the lines of a diff as Pygments marks them."""
+    """Mark the lines of a diff as Pygments marks them. Returns whether it is one."""
     lines = block.get_text().splitlines(keepends=True)
     if any(line[0] not in "+- ⋯\n" for line in lines) or not any(line[0] in "+-" for line in lines):
-        return
+        return False
     block["class"] = [*block["class"], "highlight"]
     block.clear()
     for line in lines:
@@ -56,6 +56,7 @@ def _colour_diff(block, soup):
         if kind:
             part.string = line
         block.append(part)
+    return True
 
 
 def _fold(block, soup):

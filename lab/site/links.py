@@ -13,7 +13,7 @@ TAG = re.compile(r"<a\b[^>]*>")
 ATTRIBUTE = re.compile(r"""\s(href|data-link)=(["'])(.*?)\2""", re.DOTALL)
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|/", re.IGNORECASE)  # with a scheme, or from the root of a server
 HEADING = re.compile(r"""<h[1-6][^>]*\sid=(["'])(.*?)\1""")
-OWN = ("anchor-link", 'class="home"')  # marks of the links that a page makes itself
+OWN = ("anchor-link", 'class="home"', 'class="closer"')  # marks of the links that a page makes itself
 
 
 def read_page(path):

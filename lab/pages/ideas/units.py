@@ -32,4 +32,4 @@ def plot_units(network, split, *, layer=-1, channels=6, count=10):
         f"channel {number}": (split.images[images], [f"{split.labels[image]}" for image in images])
         for number, images in enumerate(found)
     }
-    return plot_groups(groups, columns=count)
+    return plot_groups(groups, columns=count, what=f"The {count} test digits that excite each channel most")
