@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from torch import nn
 
 from lab.pages.ideas import at_rest
@@ -12,18 +13,16 @@ KERNELS, LEAST = 7, 12  # 3x3 ones in a row; width of a layer, for its name
 
 
 def plot_every_weight(network):
-    """Draw every weight of a network's convolutions as a square, blue above zero, red below.
+    """Draw every weight of a network as a square, blue above zero, red below.
 
-    A layer of 3x3 kernels is drawn kernel by kernel, a 1x1 layer as a matrix, its outputs as rows. Every layer has a
-    scale of its own, up to its largest weight. Scales and shifts of normalisations are not drawn.
+    A layer of 3x3 kernels is drawn kernel by kernel, a 1x1 layer as a matrix, its outputs as rows, and a normalisation
+    as its scales above its shifts. Every layer has a colour scale of its own, up to its largest weight.
     """
-    layers = [module.weight.detach() for module in at_rest(network).modules() if isinstance(module, nn.Conv2d)]
     left, top, bottom, placed = 0, ABOVE, 0, []
-    for weight in layers:
-        block = _block((weight / weight.abs().max()).numpy())
+    for block, name in _blocks(at_rest(network)):
         if left + block.shape[1] > WIDTH:
             left, top, bottom = 0, bottom + GAP + ABOVE, 0
-        placed.append((left, top, block, _name(weight)))
+        placed.append((left, top, block, name))
         left, bottom = left + max(block.shape[1], LEAST) + GAP, max(bottom, top + block.shape[0])
     canvas = np.full((bottom, WIDTH), np.nan)
     figure, axis = plt.subplots(figsize=(8.5, 8.5 * bottom / WIDTH))
@@ -33,8 +32,25 @@ def plot_every_weight(network):
     axis.imshow(canvas, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
     axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1)
-    total = sum(weight.numel() for weight in layers)
-    return Picture(figure, f"All {total:,} weights of {len(layers)} convolutions, blue above zero, red below")
+    total = sum(weight.numel() for weight in network.parameters())
+    norms = sum(weight.numel() for module in _of_kind(network, nn.BatchNorm2d) for weight in module.parameters())
+    words = f"All {total:,} weights of a network, blue above zero, red below: {total - norms:,} of its convolutions, "
+    return Picture(figure, f"{words}{norms:,} scales and shifts of its normalisations")
+
+
+def _of_kind(network, *kinds):
+    return [module for module in network.modules() if isinstance(module, kinds)]
+
+
+def _blocks(network):
+    """Weights of every layer in a plane, as shares of its largest one, and what they are."""
+    for module in _of_kind(network, nn.Conv2d, nn.BatchNorm2d):
+        weight = module.weight.detach()
+        if isinstance(module, nn.Conv2d):
+            yield _plane((weight / weight.abs().max()).numpy()), _name(weight)
+        else:
+            both = torch.stack([weight, module.bias.detach()])
+            yield (both / both.abs().max()).numpy(), f"scale, shift: {both.numel()}"
 
 
 def _name(weight):
@@ -46,7 +62,7 @@ def _name(weight):
     )
 
 
-def _block(weight):
+def _plane(weight):
     """The weights (made, read, side, side) of one layer in a plane; nothing is drawn between kernels."""
     made, read, side, _ = weight.shape
     if side == 1:
