@@ -61,9 +61,11 @@ def main(arguments=None):
 
     export = commands.add_parser("export", help="write trained networks for use without this project")
     export.add_argument("names", nargs="+", metavar="name", help="of rungs whose weights are kept: e02")
-    for kind in "onnx", "torchscript":
-        export.add_argument(f"--{kind}", dest="formats", action="append_const", const=kind)
-    export.add_argument("--folder", default=".", type=os.path.expanduser)
+    for kind, what in {"onnx": "for onnxruntime and others", "torchscript": "for torch without this project"}.items():
+        export.add_argument(
+            f"--{kind}", dest="formats", action="append_const", const=kind, help=f"{what}; both may be given"
+        )
+    export.add_argument("--folder", default=".", type=os.path.expanduser, help="where the files go; default: here")
     export.set_defaults(command=export_command)
 
     carry = commands.add_parser("carry", help="let results of earlier code stand, if the present code gives their bits")

@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from lab.files import ROOT
 
@@ -67,3 +68,6 @@ def test_binder_installs_what_readers_need():
     lines = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert "-r ../requirements.txt" in lines
     assert not [line for line in lines if line.startswith("torch")]
+    runtime = (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8").strip()
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    assert SpecifierSet(oldest).contains(runtime.removeprefix("python-"))

@@ -20,7 +20,7 @@ from lab.ladders.other_digits import on_other_digits
 from lab.ladders.rungs import NOTEBOOKS, Rung, find_notebooks, find_rungs, is_usable
 from lab.numbers import in_percent, percent, rounded
 from lab.pages.cards import cards
-from lab.pages.front_page import MODES, claims_in_words, front_picture, front_rows, front_words
+from lab.pages.front_page import MODES, claims_in_words, front_picture, front_rows, front_words, in_a_word
 from lab.pages.project import badges, citation, setup_cell
 from lab.pages.speed import bench_block
 from lab.pages.tables import TUTORIAL_ENDS, count_of, format_change, ladder_table
@@ -264,7 +264,7 @@ def ladder_block(letter, prefix):
 
 
 def ladders_block(notebook):
-    """One row per ladder: what it asks for, its road in parameters, and where its last rung ends."""
+    """One row per ladder: what it asks for, its road in parameters, where its last rung ends; in README, in short."""
     lines = [
         "| ladder | asks for | road, in parameters | where the tutorial ends; test accuracy, % | last rung; the same |",
         "|--|--|--|--|--|",
@@ -273,7 +273,8 @@ def ladders_block(notebook):
         rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
         ends = [rung for rung in rungs if rung.ends_tutorial or rung is rungs[-1]]
         counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
-        cells = [f"{_page_link(rung, notebook)}: {headline(rung)}, {verdict(rung)}" for rung in (ends[0], ends[-1])]
+        told = verdict if notebook else in_a_word
+        cells = [f"{_page_link(rung, notebook)}: {headline(rung)}, {told(rung)}" for rung in (ends[0], ends[-1])]
         row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(ladder.goal), " → ".join(counts), *cells)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -284,7 +285,13 @@ def frontier_block(notebook):
     lines = ["| question | asks for | parameters | epochs | test accuracy, % | verdict |", "|--|--|--|--|--|--|"]
     for rung in (rung for rung in find_rungs() if not rung.ladder.is_road):
         sizes = count_of(rung.recipe), str(rung.recipe.epochs)
-        row = (f"{_page_link(rung, notebook)} {rung.idea}", str(rung.goal), *sizes, headline(rung), verdict(rung))
+        row = (
+            f"{_page_link(rung, notebook)} {rung.idea}",
+            str(rung.goal),
+            *sizes,
+            headline(rung),
+            (verdict if notebook else in_a_word)(rung),
+        )
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

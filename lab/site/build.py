@@ -57,6 +57,7 @@ def build_site(folder):
     _write(folder / "index.html", _landing(folder, known, texts, ladders))
     _write(folder / "draw.html", _drawing_page(folder, ladders))
     entries = [entry for notebook in notebooks for entry in search_entries(notebook, bodies[places[notebook.path]])]
+    entries += [_entry_of(folder, *page) for page in (("index.html", "MNIST ladders"), ("draw.html", "Draw a digit"))]
     _write(folder / "assets" / "search.js", f"globalThis.SEARCH = {json.dumps(entries, ensure_ascii=False)};\n")
     for name in ("site.css", "site.js", "network.js", "digit.js", "draw.js"):
         _write(folder / "assets" / name, _without_comments((WEB / name).read_text(encoding="utf-8")))
@@ -128,6 +129,12 @@ def search_entries(notebook, body):
         elif entries and part.name != "table" and "Open in Colab" not in part.get_text():
             entries[-1]["text"] += " ".join(part.get_text(" ", strip=True).split()) + " "
     return entries
+
+
+def _entry_of(folder, address, title):
+    """What a search finds of a page that is no notebook."""
+    main = BeautifulSoup((folder / address).read_text(encoding="utf-8"), "html.parser").find("main")
+    return {"title": title, "heading": title, "address": address, "text": " ".join(main.get_text(" ").split())}
 
 
 # ------------------------------------------------------------------------------------ pages of their own

@@ -12,6 +12,10 @@ from lab.ladders.rungs import find_rung, find_rungs
 EXERCISES = [rung.exercise for rung in find_rungs() if rung.exercise]
 
 
+def test_every_rung_ends_with_an_exercise():
+    assert [exercise.rung.id for exercise in EXERCISES] == [rung.id for rung in find_rungs()]
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.rung.id)
 def test_the_change_trains_as_the_text_gives_it(exercise, tmp_path):
     recipe = replace(exercise.recipe, epochs=1)

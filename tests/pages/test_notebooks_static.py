@@ -330,7 +330,7 @@ def test_sentences_about_an_effect_cite_a_claim(rung):
 
 # --------------------------------------------------------------------------------- words of images
 
-WAITING = {"a00", "b01", "b02", "d01", "b11"}  # their images get words when their runs are made again
+WAITING = {"a00", "b01"}  # their images get words when their runs are made again
 
 
 def images_of(notebook):
@@ -364,6 +364,33 @@ def test_words_of_curves_and_mistakes_are_those_of_results(rung):
         assert f"{rounded(100 * accuracy)} %" in curves
     mistakes = last["test_total"] - last["test_correct"]
     assert any(text.startswith(f"{mistakes} of {last['test_total']:,} test digits are read wrong") for text in words)
+
+
+def words_that_begin(start):
+    return [(notebook.id, words) for notebook in FOUND for words, _ in images_of(notebook) if words and start in words]
+
+
+def test_words_of_seeds_are_those_of_results():
+    found = words_that_begin("Test accuracy of every seed in percent")
+    assert len(found) > 10
+    for page, words in found:
+        for name, low, high, n in re.findall(r"(\w+) (\d+\.\d+) to (\d+\.\d+) \(n=(\d+)\)", words):
+            records = load_records(name)
+            values = [record.final if "after the last epoch" in words else record.last5 for record in records]
+            wanted = rounded(100 * min(values)), rounded(100 * max(values)), str(len(records))
+            assert (low, high, n) == wanted, (page, name)
+
+
+def test_words_of_epochs_are_those_of_results():
+    """Lines of all seeds, or of the one that the page shows."""
+    found, known = words_that_begin("Mean test accuracy by epoch in percent"), {rung.id for rung in RUNGS}
+    assert len(found) > 5
+    for page, words in found:
+        for name, first, last in re.findall(r"(\w+) (\d+\.\d+) after the first, (\d+\.\d+) after the last", words):
+            if name in known:
+                accuracies = [record.test_accuracies for record in load_records(name)]
+                lines = [*accuracies, [*map(statistics.mean, zip(*accuracies, strict=True))]]
+                assert (first, last) in [(rounded(100 * line[0]), rounded(100 * line[-1])) for line in lines], page
 
 
 # ------------------------------------------------------------------------------- numbers in prose

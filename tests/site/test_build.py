@@ -90,11 +90,13 @@ def test_figures_are_those_of_the_notebooks_with_their_words(site, parsed):
         for image in images:
             with Image.open(page.parent / image["src"]) as picture:
                 assert picture.size == (int(image["width"]), int(image["height"]))
+            assert image.parent["href"] == image["src"]  # to be seen as large as it is
 
 
-def test_logs_are_folded_and_tables_scroll(parsed):
+def test_logs_are_folded_diffs_are_not_and_tables_scroll(parsed):
     for path, page in parsed.items():
-        shown = [block.get_text().strip() for block in page.select("pre.output")]
+        assert not page.select("details pre:has(> .gi, > .gd)"), path
+        shown = [block.get_text().strip() for block in page.select("pre.output") if not block.select(".gi, .gd")]
         assert [text for text in shown if len(text.splitlines()) > (8 if text.startswith("epoch ") else 30)] == [], path
         assert all("scroll" in table.parent["class"] for table in page.find_all("table")), path
     (rungs,) = [page for path, page in parsed.items() if path.stem == "99_all_ladders"]
@@ -118,7 +120,7 @@ def test_the_search_knows_every_heading(site, parsed):
     text = (site / "assets" / "search.js").read_text(encoding="utf-8")
     entries = json.loads(text.removeprefix("globalThis.SEARCH = ").removesuffix(";\n"))
     assert {entry["address"].partition("#")[0] for entry in entries} == {
-        path.relative_to(site).as_posix() for path in parsed if path.name not in ("index.html", "draw.html")
+        path.relative_to(site).as_posix() for path in parsed
     }
     for entry in entries:
         name, _, mark = entry["address"].partition("#")
