@@ -7,6 +7,7 @@ server nor a network. Figures are files beside the pages, so that a page is soon
 import base64
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 
 from lab.files import ROOT
 from lab.ladders.goals import LADDERS
-from lab.ladders.rungs import NOTEBOOKS, find_notebooks, find_rung
+from lab.ladders.rungs import NOTEBOOKS, find_notebooks, find_rung, find_rungs
 from lab.ladders.weights import load_weights
 from lab.numbers import percent
 from lab.pages.front_page import MODES, front_words
@@ -101,12 +102,25 @@ def _ladders(notebooks):
 def _body(notebook, folder):
     """The cells of a notebook, with figures as files."""
     soup = to_html(notebook.path)
+    _link_rungs(soup, notebook)
     for number, image in enumerate(soup.find_all("img", src=re.compile("^data:")), start=1):
         path = folder / "figures" / f"{notebook.id}-{number}.webp"
         width, height = _keep_figure(image["src"], path)
         image.attrs |= {"src": f"{_root(notebook)}figures/{path.name}", "width": str(width), "height": str(height)}
         image.wrap(soup.new_tag("a", attrs={"href": image["src"], "class": "closer"}))  # on a phone: to look closely
     return soup
+
+
+def _link_rungs(soup, notebook):
+    """Let every cell of a table that is the name of a rung lead to it."""
+    rungs = {rung.id: rung for rung in find_rungs()}
+    for cell in soup.select("table.dataframe tbody :is(th, td)"):
+        rung = rungs.get(cell.get_text(strip=True))
+        if rung and rung.id != notebook.id:
+            link = soup.new_tag("a", attrs={"href": os.path.relpath(rung.path, notebook.path.parent)})
+            link.string = rung.id
+            cell.clear()
+            cell.append(link)
 
 
 def _keep_figure(source, path):

@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from lab.ladders.rungs import find_notebooks
+from lab.ladders.rungs import find_notebooks, find_rungs
 from lab.pages.project import project
 from lab.site.build import build_site
 
@@ -102,7 +102,9 @@ def test_logs_are_folded_diffs_are_not_and_tables_scroll(parsed):
         assert [text for text in shown if len(text.splitlines()) > (8 if text.startswith("epoch ") else 30)] == [], path
         assert all("scroll" in table.parent["class"] for table in page.find_all("table")), path
     (rungs,) = [page for path, page in parsed.items() if path.stem == "99_all_ladders"]
-    assert rungs.select("table.sortable")
+    named = {link.get_text(): link["href"] for link in rungs.select_one("table.sortable").select("tbody a")}
+    assert named.keys() == {rung.id for rung in find_rungs()}
+    assert named["a07"] == "a_eight_thousand/a07_one_cycle.html"
 
 
 def test_pages_follow_each_other(site, parsed):
