@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import LogLocator
 from torch import nn
 
 from lab.pages.ideas import at_rest
@@ -72,12 +73,16 @@ def _draw_variances(axis, network, split):
     with torch.inference_mode():
         network(prepare(split.images, ()))
     stored = {name: module.running_var for name, module in normalisations(network).items()}
+    ends_of_network = {0: "first layer", len(met) - 1: "last layer"}
     for position, (name, variances) in enumerate(met.items()):
-        axis.scatter(variances, stored[name], s=14, color=plt.get_cmap("viridis")(position / len(met)))
+        colour = plt.get_cmap("viridis")(position / len(met))
+        axis.scatter(variances, stored[name], s=14, color=colour, label=ends_of_network.get(position))
+    axis.legend(fontsize=8)
     ends = [min(map(torch.min, met.values())).item(), max(map(torch.max, met.values())).item()]
     axis.plot(ends, ends, color="0.5", linestyle="--", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="variance met without dropout", ylabel="variance stored")
     for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
         one.set_major_formatter("{x:g}")
         one.set_minor_formatter("")
     return torch.cat([met[name] / stored[name] for name in met]).median().item()
