@@ -330,8 +330,6 @@ def test_sentences_about_an_effect_cite_a_claim(rung):
 
 # --------------------------------------------------------------------------------- words of images
 
-WAITING = {"a00", "b01"}  # their images get words when their runs are made again
-
 
 def images_of(notebook):
     """Image outputs: their words, and the other text that Jupyter keeps."""
@@ -345,18 +343,15 @@ def images_of(notebook):
 def test_every_image_has_words_of_its_own():
     found = [(notebook.id, words, plain) for notebook in FOUND for words, plain in images_of(notebook)]
     assert len(found) > 100
-    without = {name for name, words, _ in found if not words}
-    assert without <= WAITING, "make publish makes these pages again"
-    assert all(words == plain for _, words, plain in found if words)
-    repeated = [words for words, count in Counter(words for _, words, _ in found if words).items() if count > 1]
+    assert {name for name, words, _ in found if not words} == set(), "make publish makes these pages again"
+    assert all(words == plain for _, words, plain in found)
+    repeated = [words for words, count in Counter(words for _, words, _ in found).items() if count > 1]
     assert repeated == []
 
 
 @by_rung
 def test_words_of_curves_and_mistakes_are_those_of_results(rung):
-    words = [text for text, _ in images_of(rung) if text]
-    if not words or rung.id in WAITING:
-        return
+    words = [text for text, _ in images_of(rung)]
     record = load_records(rung.id)[0]
     curves = next(text for text in words if text.startswith("Accuracy and loss by epoch"))
     last = record.epochs[-1]
@@ -367,7 +362,7 @@ def test_words_of_curves_and_mistakes_are_those_of_results(rung):
 
 
 def words_that_begin(start):
-    return [(notebook.id, words) for notebook in FOUND for words, _ in images_of(notebook) if words and start in words]
+    return [(notebook.id, words) for notebook in FOUND for words, _ in images_of(notebook) if start in words]
 
 
 def test_words_of_seeds_are_those_of_results():
