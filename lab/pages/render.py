@@ -26,6 +26,7 @@ from lab.pages.speed import bench_block
 from lab.pages.tables import TUTORIAL_ENDS, count_of, format_change, ladder_table
 from lab.run.record import LAST
 from lab.run.results import load_records
+from lab.tracing.folding import stored_parameters
 from lab.tracing.receptive_field import known_receptive_field, receptive_field
 
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -100,6 +101,8 @@ def number(result, name):
         return str(receptive_field(recipe.specimen()))
     if name == "parameters":
         return f"{recipe.parameters:,}"
+    if name == "stored":
+        return f"{stored_parameters(recipe.specimen()):,}"
     records = load_records(result)
     if not records:
         return "(not run yet)"

@@ -66,7 +66,9 @@ def test_weights_of_another_network_are_named(path):
 
 
 def test_missing_weights_are_told(path):
-    with pytest.raises(FileNotFoundError, match="weights are kept of a03. make run RUNGS=a05 trains it"):
+    with pytest.raises(
+        FileNotFoundError, match="weights are kept of a03. To make it: make run RUNGS=a05 .* weights a05"
+    ):
         load_weights("a05", path.parent)
 
 
