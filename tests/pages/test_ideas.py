@@ -207,7 +207,7 @@ MUON = utils.Recipe(network=model.WideSeparable, optimizer="Muon", nesterov=True
 
 def test_gradients_are_those_of_the_loss_by_finite_differences(split):
     network = utils.untrained(MUON)
-    found = gradients(network, split, MUON)
+    found = gradients(network, split)
     weights = [part.weight for part in network.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)]
     assert [tuple(matrix.shape) for matrix in found] == [tuple(weight.shape[:2]) for weight in weights[:-1]]
     images = utils.prepare(split.images, ()).double()
@@ -219,13 +219,18 @@ def test_gradients_are_those_of_the_loss_by_finite_differences(split):
     assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(direction.square().sum().item(), rel=1e-3)
 
 
+def test_a_network_without_matrices_is_named(split):
+    with pytest.raises(ValueError, match="Oversized has no 1x1 convolution"):
+        gradients(with_seed(model.Oversized), split.first(2))
+
+
 def test_directions_that_hold_most_of_a_gradient():
     assert directions_of_most(torch.tensor([3.0, 1.0, 0.0])) == 1
     assert directions_of_most(torch.ones(10), share=0.75) == 8
 
 
 def test_spectra_tell_a_flat_step_from_a_steep_one(split):
-    picture = utils.plot_spectra({"fresh": utils.untrained(MUON)}, split, MUON)
+    picture = utils.plot_spectra({"fresh": utils.untrained(MUON)}, split)
     assert picture.words.startswith("Directions that hold 90% of the gradient's squares in each 1x1 convolution: fresh")
     lines = [line.get_ydata() for line in picture.figure.axes[0].lines]
     steep, flat = lines[: len(lines) // 2], lines[len(lines) // 2 :]

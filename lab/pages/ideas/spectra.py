@@ -2,25 +2,31 @@
 
 import matplotlib.pyplot as plt
 import torch
+from torch.nn import functional as F
 
 from lab.pages.ideas import at_rest, by_what_it_sees
 from lab.pages.picture import finish, listed
-from lab.training.loop import LOSS_FUNCTIONS, prepare
-from lab.training.muon import orthogonalise
+from lab.training.loop import prepare
+from lab.training.muon import Muon, orthogonalise
 
 MOST = 0.9  # of a gradient's squares
 
 
-def gradients(network, split, recipe):
-    """Gradient of the mean loss for every weight that a recipe with Muon makes orthogonal steps of.
+def gradients(network, split):
+    """Gradient of the mean loss for every weight that Muon makes orthogonal steps of, whatever trained the network.
 
     Without dropout and distortions; normalisations use the statistics of the images. The network stays as it was.
-    Returns: a list of float32 (out channels, in channels).
+    Returns: a list of float32 (out channels, in channels). Raises: ValueError naming a network without such weights.
     """
     network = by_what_it_sees(at_rest(network))
-    groups = recipe.build_optimizer(network).param_groups
-    LOSS_FUNCTIONS[recipe.loss](network(prepare(split.images, ())), split.labels).backward()
-    return [weight.grad.flatten(1) for group in groups if group["orthogonal"] for weight in group["params"]]
+    groups = Muon(network, lr=0.0, momentum=0.0, weight_decay=0.0).param_groups
+    matrices = [weight for group in groups if group["orthogonal"] for weight in group["params"]]
+    if not matrices:
+        raise ValueError(
+            f"{type(network).__name__} has no 1x1 convolution in front of its last layer: Muon is SGD there"
+        )
+    F.cross_entropy(network(prepare(split.images, ())), split.labels).backward()
+    return [weight.grad.flatten(1) for weight in matrices]
 
 
 def directions_of_most(sizes, share=MOST):
@@ -29,7 +35,7 @@ def directions_of_most(sizes, share=MOST):
     return int((held < share).sum()) + 1
 
 
-def plot_spectra(networks, split, recipe):
+def plot_spectra(networks, split):
     """Draw the singular values of the steps that SGD and Muon take from the same gradient, a panel per network.
 
     A line per 1x1 convolution, each relative to its largest value. SGD steps along the gradient, Muon along the matrix
@@ -38,12 +44,13 @@ def plot_spectra(networks, split, recipe):
     Args:
         networks: by name; see `untrained`.
         split: the images of the gradient.
-        recipe: one with Muon.
+
+    Raises: as `gradients`.
     """
     figure, axes = plt.subplots(1, len(networks), figsize=(3.4 * len(networks), 2.8), sharey=True, squeeze=False)
     said, large = [], []
     for axis, (name, network) in zip(axes[0], networks.items(), strict=True):
-        plain = gradients(network, split, recipe)
+        plain = gradients(network, split)
         steps = {"SGD": plain, "Muon": [*map(orthogonalise, plain)]}
         sizes = {label: [*map(torch.linalg.svdvals, matrices)] for label, matrices in steps.items()}
         for colour, (label, lines) in zip(("C0", "C1"), sizes.items(), strict=True):
