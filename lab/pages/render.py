@@ -276,8 +276,7 @@ def ladders_block(notebook):
         rungs = [rung for rung in find_rungs() if rung.ladder == ladder]
         ends = [rung for rung in rungs if rung.ends_tutorial or rung is rungs[-1]]
         counts = dict.fromkeys(f"{rung.recipe.parameters:,}" for rung in rungs)
-        told = verdict if notebook else in_a_word
-        cells = [f"{_page_link(rung, notebook)}: {headline(rung)}, {told(rung)}" for rung in (ends[0], ends[-1])]
+        cells = [f"{_page_link(end, notebook)}: {headline(end)}, {_told(end, notebook)}" for end in (ends[0], ends[-1])]
         row = (f"{ladder.letter.upper()}, {ladder.title.lower()}", str(ladder.goal), " → ".join(counts), *cells)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -288,15 +287,15 @@ def frontier_block(notebook):
     lines = ["| question | asks for | parameters | epochs | test accuracy, % | verdict |", "|--|--|--|--|--|--|"]
     for rung in (rung for rung in find_rungs() if not rung.ladder.is_road):
         sizes = count_of(rung.recipe), str(rung.recipe.epochs)
-        row = (
-            f"{_page_link(rung, notebook)} {rung.idea}",
-            str(rung.goal),
-            *sizes,
-            headline(rung),
-            (verdict if notebook else in_a_word)(rung),
-        )
+        told = headline(rung), _told(rung, notebook)
+        row = (f"{_page_link(rung, notebook)} {rung.idea}", str(rung.goal), *sizes, *told)
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def _told(rung, notebook):
+    """Its verdict: in a notebook all of it, in README a word."""
+    return verdict(rung) if notebook else in_a_word(rung)
 
 
 def _page_link(rung, notebook):

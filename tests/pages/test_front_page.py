@@ -8,6 +8,7 @@ import utils
 from lab.files import ROOT
 from lab.ladders.originals import TUTORIALS, original_claims, source_steps
 from lab.pages.front_page import claims_in_words, front_picture, front_points, front_rows
+from lab.pages.tables import count_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -50,6 +51,7 @@ def test_rows_are_those_of_results():
         means = [float(100 * (record.final if rung.goal.at_the_end else record.last5)) for record in records]
         assert accuracy.startswith(f"{np.mean(means):.2f}")
         assert (parameters.partition(" (")[0], epochs) == (f"{records[0].parameters:,}", str(len(records[0].epochs)))
+        assert parameters == count_of(rung.recipe)
         assert worst == f"{min(means):.2f}"
 
 

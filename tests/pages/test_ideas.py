@@ -191,8 +191,15 @@ def test_sizes_add_up_to_the_network():
     assert products.endswith(f" {utils.multiply_accumulates(network):,}")
 
 
-def test_every_weight_is_on_the_picture():
-    network = with_seed(model.DeepSeparable, first=5, second=8, width=14, last=16)
+@pytest.mark.parametrize(
+    "network",
+    [
+        with_seed(model.DeepSeparable, first=5, second=8, width=14, last=16),
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1)),  # with biases
+    ],
+    ids=["normalised", "biased"],
+)
+def test_every_weight_is_on_the_picture(network):
     picture = plot_every_weight(network)
     canvas = picture.figure.axes[0].images[0].get_array()
     count = sum(part.numel() for part in network.parameters())
@@ -237,6 +244,11 @@ def test_spectra_tell_a_flat_step_from_a_steep_one(split):
     for one, other in zip(steep, flat, strict=True):
         assert len(one) == len(other)
         assert np.median(one) < np.median(other) > 0.5
+
+
+def test_weights_that_are_not_drawn_are_told():
+    words = plot_every_weight(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))).words
+    assert words.startswith("40 of 50 weights of a network")
 
 
 # ----------------------------------------------------------------------------------------------- paths

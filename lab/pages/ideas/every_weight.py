@@ -9,6 +9,7 @@ from lab.pages.ideas import at_rest
 from lab.pages.picture import Picture
 
 WIDTH, GAP, ABOVE = 92, 4, 3  # of the picture in weights, between two layers, and above one for its name
+DRAWN = (nn.Conv2d, nn.BatchNorm2d)
 KERNELS, LEAST = 7, 12  # 3x3 ones in a row; width of a layer, for its name
 
 
@@ -32,9 +33,13 @@ def plot_every_weight(network):
     axis.imshow(canvas, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
     axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1)
+    drawn, norms = (
+        sum(weight.numel() for module in _of_kind(network, *kinds) for weight in module.parameters())
+        for kinds in (DRAWN, DRAWN[1:])
+    )
     total = sum(weight.numel() for weight in network.parameters())
-    norms = sum(weight.numel() for module in _of_kind(network, nn.BatchNorm2d) for weight in module.parameters())
-    words = f"All {total:,} weights of a network, blue above zero, red below: {total - norms:,} of its convolutions, "
+    share = f"All {total:,}" if drawn == total else f"{drawn:,} of {total:,}"
+    words = f"{share} weights of a network, blue above zero, red below: {drawn - norms:,} of its convolutions, "
     return Picture(figure, f"{words}{norms:,} scales and shifts of its normalisations")
 
 
@@ -44,10 +49,13 @@ def _of_kind(network, *kinds):
 
 def _blocks(network):
     """Weights of every layer in a plane, as shares of its largest one, and what they are."""
-    for module in _of_kind(network, nn.Conv2d, nn.BatchNorm2d):
+    for module in _of_kind(network, *DRAWN):
         weight = module.weight.detach()
         if isinstance(module, nn.Conv2d):
             yield _plane((weight / weight.abs().max()).numpy()), _name(weight)
+            if module.bias is not None:
+                bias = module.bias.detach()[None]
+                yield (bias / bias.abs().max()).numpy(), f"bias: {bias.numel()}"
         else:
             both = torch.stack([weight, module.bias.detach()])
             yield (both / both.abs().max()).numpy(), f"scale, shift: {both.numel()}"
