@@ -1,10 +1,11 @@
-# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5), PEERS, KEEP.
+# make help lists the targets. Variables: PYTHON, VENV, DATASET (auto, mnist, sample), RUNGS ("a05 a06"), JOBS, SEEDS (3: of every rung; make all: 5), ABLATIONS (make all: as SEEDS), PEERS, KEEP.
 PYTHON ?= python3
 VENV ?= .venv
 DATASET ?= auto
 RUNGS ?=
 JOBS ?= 2
 SEEDS ?=
+ABLATIONS ?=
 PEERS ?=
 KEEP ?=
 
@@ -36,9 +37,9 @@ lint: install  ## formatting and lint, notebooks included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake
+all: install $(VENV)-batch/installed  ## the published runs that results/ lacks, SEEDS=5 of each small rung, through Snakemake (ABLATIONS=0: without ablations)
 	$(VENV)-batch/bin/snakemake -s workflow/Snakefile --cores $(JOBS) --keep-going --nolock --rerun-incomplete --rerun-triggers mtime input \
-		--config python="$(abspath $(BIN)/python)" seeds=$(or $(SEEDS),5) rungs="$(RUNGS)"
+		--config python="$(abspath $(BIN)/python)" seeds=$(or $(SEEDS),5) rungs="$(RUNGS)" $(if $(ABLATIONS),seeds_of_ablations=$(ABLATIONS))
 	$(LAB) index
 
 $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt

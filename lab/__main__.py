@@ -39,6 +39,7 @@ def main(arguments=None):
     plan.add_argument("rungs", nargs="*")
     plan.add_argument("--seeds", type=at_least(0), default=5)
     plan.add_argument("--seeds-of-large", type=at_least(0), default=1, help="of rungs from 50,000 parameters on")
+    plan.add_argument("--seeds-of-ablations", type=at_least(0), help="and of exercises; as many as their rung")
     plan.set_defaults(command=plan_command)
 
     left = commands.add_parser("left", help="how far the batch of workflow/Snakefile in a folder has come")
@@ -153,7 +154,8 @@ def steps_command(options):
 def plan_command(options):
     from lab.ladders.plan import plan
 
-    print(json.dumps(plan(find_rungs(options.rungs), options.seeds, options.seeds_of_large), indent=1))
+    seeds = options.seeds, options.seeds_of_large, options.seeds_of_ablations
+    print(json.dumps(plan(find_rungs(options.rungs), *seeds), indent=1))
 
 
 def left_command(options):

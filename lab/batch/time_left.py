@@ -31,14 +31,14 @@ def _words(seconds):
     return f"about {hours} h {minutes:02d} min"
 
 
-def work_of(notebook, parameters, name=None):
+def work_of(notebook, parameters, names=()):
     """Multiply-accumulates of its training, ablations included, per image; a small number where nothing is trained.
 
-    With a name, those of one recipe that its page does not train.
+    With names, those of some of its recipes, whether its page trains them or not.
     """
     try:
         recipes = notebook.page_recipes.values() if isinstance(notebook, Rung) else ()
-        recipes = recipes if name is None else [notebook.recipes[name]]
+        recipes = [notebook.recipes[name] for name in names] or recipes
         epochs = [parameters.get("epochs", recipe.epochs) for recipe in recipes]
         products = [multiply_accumulates(recipe.specimen()) for recipe in recipes]
         return 1e5 + sum(one * other for one, other in zip(epochs, products, strict=True))
@@ -50,16 +50,15 @@ def time_left_in(folder, jobs):
     """The same for a batch of workflow/Snakefile, from the plan that it wrote there when it began."""
     path = folder / "plan.json"
     plan, began = json.loads(path.read_text(encoding="utf-8")), path.stat().st_mtime
-    names = {name: name.partition("_")[0] for name, _ in plan["missing"]}
-    rungs = {rung.id: rung for rung in find_rungs(set(names.values()))}
-    work = {name: work_of(rungs[id_], {}, None if name == id_ else name) for name, id_ in names.items()}
+    jobs_by_key = {key: plan["jobs"][key] for key, _ in plan["missing"]}
+    rungs = {rung.id: rung for rung in find_rungs({job["rung"] for job in jobs_by_key.values()})}
+    work = {key: work_of(rungs[job["rung"]], {}, job["recipes"]) for key, job in jobs_by_key.items()}
     works, ended = [], []
-    for name, seed in plan["missing"]:
-        described = plan["rungs"][name]
-        record = folder / described["key"] / described["folder"] / f"seed{seed}.json"
+    for key, seed in plan["missing"]:
+        record = folder / key / jobs_by_key[key]["folder"] / f"seed{seed}.json"
         written = record.stat().st_mtime if record.exists() else None
         if written is None or written >= began:  # what an earlier call has done is not run again
-            works.append(work[name])
+            works.append(work[key])
         if written is not None and written >= began:
-            ended.append(work[name])
+            ended.append(work[key])
     return time_left(works, ended, jobs, time.time() - began) if ended else f"none of {len(works)} done yet"

@@ -25,10 +25,8 @@ def test_seconds_are_less_than_a_minute():
 
 
 def test_of_a_plan_what_was_there_before_it_began_does_not_count(tmp_path):
-    rung = {"key": "k", "folder": "a07"}
-    (tmp_path / "plan.json").write_text(
-        json.dumps({"rungs": {"a07": rung}, "missing": [["a07", seed] for seed in range(3)]})
-    )
+    job = {"rung": "a07", "recipes": ["a07"], "folder": "a07"}
+    (tmp_path / "plan.json").write_text(json.dumps({"jobs": {"k": job}, "missing": [["k", seed] for seed in range(3)]}))
     assert time_left_in(tmp_path, 1) == "none of 3 done yet"
     records = tmp_path / "k" / "a07"
     records.mkdir(parents=True)
@@ -42,3 +40,9 @@ def test_of_a_plan_what_was_there_before_it_began_does_not_count(tmp_path):
 def test_work_grows_with_network_and_epochs():
     map_, large, small = find_notebooks(["00", "a02", "a01"])
     assert work_of(map_, {}) < work_of(small, {"epochs": 1}) < work_of(small, {}) < work_of(large, {})
+
+
+def test_some_recipes_are_less_work_than_a_page():
+    (rung,) = find_notebooks(["a08"])
+    alone = work_of(rung, {}, ["a08"])
+    assert alone < work_of(rung, {}) == work_of(rung, {}, rung.page_recipes)
