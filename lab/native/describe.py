@@ -88,8 +88,10 @@ def _take_unit(layers, inputs, side, offsets):
         taken.append(layers.pop(0))
         return taken[-1]
 
-    require_known(layers[0], type(layers[0]) is nn.Conv2d)
+    pad = take(nn.ZeroPad2d)
+    require_known(pad or layers[0], layers and type(layers[0]) is nn.Conv2d)
     first = last = take(nn.Conv2d)
+    further = pad.padding[0] if pad else 0  # below zero it cuts pixels off; zeros around what is left are not known
     size = first.kernel_size[0] if first.kernel_size in SIZES else 3
     if size == 3 and first.groups == inputs > 1 and layers and getattr(layers[0], "kernel_size", None) == (1, 1):
         last = take(nn.Conv2d) or first
@@ -104,10 +106,12 @@ def _take_unit(layers, inputs, side, offsets):
         usual = {first: nn.Conv2d(inputs, inputs, 3, padding=padding, groups=inputs, bias=False, **PLAIN)}
         usual |= {last: nn.Conv2d(inputs, outputs, 1, bias=biased, **PLAIN)}
     usual |= {relu: nn.ReLU(relu.inplace) for relu in (relu_first, relu_last) if relu}
-    usual |= {norm: nn.BatchNorm2d(outputs, **PLAIN)} if norm else {}
+    usual |= {norm: nn.BatchNorm2d(outputs, **PLAIN), pad: nn.ZeroPad2d(further)}
     usual |= {dropout: type(dropout)(dropout.p)} if dropout else {}
     for part in taken:
         require_usual(part, usual[part])
+    require_known(pad, further * padding >= 0 and further + padding < size)
+    padding += further
     require_known(dropout, dropped_of(dropout) < RATES, ": it drops all")
     return {
         "separable": separable,

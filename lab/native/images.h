@@ -16,8 +16,7 @@ struct Data {
     float black, white;  // what grey levels 0 and 255 become
 };
 
-// How images are changed, in training order: by transforms with `drawn` parameters; or `drawn` are distorted grey
-// levels.
+// How images are changed: by transforms, in order, with `drawn` parameters; or `drawn` are distorted grey levels.
 struct Distortion {
     const Transform *transforms;
     int64_t count;       // of transforms; -1: there are grey levels

@@ -67,9 +67,10 @@ class Compiled:
         """
         require_steps(steps, len(order), self.batch_size)
         data, correct, loss = Data.of(split, order), COUNT(so_far[0]), ctypes.c_double(so_far[1])
+        self.losses = torch.empty(len(order))  # of these images
         distortion = Distortion.of(known_transforms(recipe), drawn, len(order))
         method = Method(recipe.weight_decay, recipe.nesterov, recipe.optimizer == "Muon")
-        batches = order.data_ptr(), len(order), distortion, steps.ctypes.data, method
+        batches = order.data_ptr(), len(order), distortion, steps.ctypes.data, method, self.losses.data_ptr()
         done = self.library.train(self.handle, self.state, data, *batches, ctypes.byref(loss), ctypes.byref(correct))
         return correct.value, loss.value, done
 

@@ -1,34 +1,36 @@
 // Orthogonal steps for matrices: see lab/training/muon.py.
 #pragma once
-#include <algorithm>
 #include <cmath>
-#include <vector>
 
-using Matrix = std::vector<float>;
+#include "kernels.h"
 
-// a (rows, inner) times b (inner, columns).
-inline Matrix multiply(const Matrix &a, const Matrix &b, int rows, int inner, int columns) {
-    Matrix result(rows * columns);
-    for (int i = 0; i < rows; i++)
-        for (int k = 0; k < inner; k++)
-            for (int j = 0; j < columns; j++) result[i * columns + j] += a[i * inner + k] * b[k * columns + j];
-    return result;
+using Matrix = std::vector<Lanes>;  // n x n, whole registers to a row, with zeros around what there is
+inline float *floats(Matrix &matrix) { return reinterpret_cast<float *>(matrix.data()); }
+
+// The first rows of a product, as a convolution of 1x1.
+inline Matrix multiply(Matrix &a, Matrix &b, int rows, int n) {
+    Matrix product(b.size());
+    std::vector<float> packed(rows * n);
+    pack(floats(a), rows, n, 1, false, packed.data());
+    convolve({floats(b), n, 0}, n, 1, packed.data(), {floats(product), n, 0}, rows, 1, n / LANES);
+    return product;
 }
 
 inline void orthogonalise(float *matrix, int rows, int columns) {
     constexpr float FIRST = 3.4445f, THIRD = -4.775f, FIFTH = 2.0315f;
-    Matrix step(matrix, matrix + rows * columns), turned(step);
+    const int n = (std::max(rows, columns) + LANES - 1) / LANES * LANES, size = n * n / LANES, count = rows * columns;
+    Matrix step(size), turned(size);
     float squares = 0;
-    for (float v : step) squares += v * v;
-    for (float &v : step) v /= std::sqrt(squares) + 1e-7f;
+    for (int i = 0; i < count; i++) squares += matrix[i] * matrix[i];
+    const float length = std::sqrt(squares) + 1e-7f, scale = std::sqrt(std::max(1.0f, (float)rows / columns));
+    for (int i = 0; i < count; i++) floats(step)[i / columns * n + i % columns] = matrix[i] / length;
     for (int round = 0; round < 5; round++) {
-        for (int i = 0; i < rows * columns; i++) turned[i % columns * rows + i / columns] = step[i];
-        const Matrix square = multiply(step, turned, rows, columns, rows);
-        Matrix factor = multiply(square, square, rows, rows, rows);
-        for (int i = 0; i < rows * rows; i++) factor[i] = THIRD * square[i] + FIFTH * factor[i];
-        const Matrix added = multiply(factor, step, rows, rows, columns);
-        for (int i = 0; i < rows * columns; i++) step[i] = FIRST * step[i] + added[i];
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < columns; j++) floats(turned)[j * n + i] = floats(step)[i * n + j];
+        Matrix square = multiply(step, turned, rows, n), factor = multiply(square, square, rows, n);
+        for (int i = 0; i < size; i++) factor[i] = THIRD * square[i] + FIFTH * factor[i];
+        const Matrix added = multiply(factor, step, rows, n);
+        for (int i = 0; i < size; i++) step[i] = FIRST * step[i] + added[i];
     }
-    const float scale = std::sqrt(std::max(1.0f, (float)rows / columns));
-    for (int i = 0; i < rows * columns; i++) matrix[i] = step[i] * scale;
+    for (int i = 0; i < count; i++) matrix[i] = floats(step)[i / columns * n + i % columns] * scale;
 }

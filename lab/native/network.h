@@ -83,8 +83,8 @@ struct Network {
     // The logits of a group after `forward`, CLASSES of Lanes.
     const Lanes *classify(int g, int images) { return &lanes(input_of(units.size(), g, present(images, g)).first); }
 
-    // Adds up losses and correct answers of a batch after `forward`; begins the backward pass.
-    void judge(const int64_t *labels, int images, double *loss, int64_t *correct) {
+    // Losses of a batch after `forward`; adds them up, and correct answers; begins the backward pass.
+    void judge(const int64_t *labels, int images, float *losses, double *loss, int64_t *correct) {
         const Lanes *logits = nullptr;
         for (int n = 0; n < groups_of(images) * LANES; n++) {
             const int group = n / LANES, lane = n % LANES, label = n < images ? (int)labels[n] : 0;
@@ -99,7 +99,7 @@ struct Network {
                 grad[k][lane] = n < images ? (p[k] / total - (k == label)) / (float)images : 0;
             if (n >= images) continue;  // a lane without an image
             *correct += best == label;
-            *loss += std::log(total) + logits[best][lane] - logits[label][lane];
+            *loss += losses[n] = std::log(total) + logits[best][lane] - logits[label][lane];
         }
         for (int g = 0; g < groups_of(images); g++) units.back().add_gradient(g, present(images, g), grad_logits.of(g));
     }

@@ -72,7 +72,7 @@ FUNCTIONS = {  # what they return, what they take
     "create": (POINTER, [POINTER, ctypes.c_int, ctypes.c_int, COUNT, COUNT]),
     "destroy": (None, [POINTER]),
     "copy_mask": (None, [POINTER, ctypes.c_int, ctypes.c_int, POINTER]),
-    "train": (COUNT, [POINTER, State, Data, POINTER, COUNT, Distortion, POINTER, Method, POINTER, POINTER]),
+    "train": (COUNT, [POINTER, State, Data, POINTER, COUNT, Distortion, POINTER, Method, POINTER, POINTER, POINTER]),
     "infer": (None, [POINTER, State, Data, POINTER, COUNT, POINTER]),
 }
 

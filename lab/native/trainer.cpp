@@ -5,10 +5,7 @@
 #include "images.h"
 #include "muon.h"
 
-namespace {
-
-// Of a batch: the learning rate, the momentum, the share of the new weights in the average, and the key that dropout
-// draws from.
+// Of a batch: learning rate, momentum, the share of the new weights in the average, the key that dropout draws from.
 struct Step {
     double rate;
     float momentum, take;
@@ -61,8 +58,6 @@ struct Trainer : Network {
     }
 };
 
-}  // namespace
-
 extern "C" {
 
 Trainer *create(const Description *units, int count, int batch, int64_t count_weights, int64_t count_statistics) try {
@@ -85,9 +80,9 @@ void copy_mask(Trainer *t, int unit, int images, float *array) {
             for (int p = 0; p < u.count(); p++) *array++ = u.kept_of(n / LANES, c)[p] >> n % LANES & 1 ? u.survival : 0;
 }
 
-// Trains on images in order, up to a batch whose loss is not finite; adds up results, and returns how many batches.
+// Trains on images in order, up to a batch whose loss is not finite; `losses` are theirs. Returns how many batches.
 int64_t train(Trainer *t, State state, Data data, const int64_t *order, int64_t count, Distortion distortion,
-              const Step *steps, Method method, double *loss, int64_t *correct) {
+              const Step *steps, Method method, float *losses, double *loss, int64_t *correct) {
     FlushToZero here;
     int64_t done = 0;
     for (int64_t start = 0; start < count && std::isfinite(*loss); start += t->batch, done++) {
@@ -96,7 +91,7 @@ int64_t train(Trainer *t, State state, Data data, const int64_t *order, int64_t 
         std::fill(t->sums.begin(), t->sums.end(), Lanes{});
         std::fill_n(state.gradient, t->count_weights, 0.0f);
         t->forward(state.weights, state.statistics, images, true, steps[done].key);
-        t->judge(t->labels.data(), images, loss, correct);
+        t->judge(t->labels.data(), images, losses + start, loss, correct);
         t->backward(state.weights, images, state.gradient);
         t->step(state, steps[done], method);
     }

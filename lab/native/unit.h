@@ -19,7 +19,7 @@ struct Maps {
 
     // `room` is what a group takes at least.
     void allocate(int groups, int channels, int side_, int border_, long room = 0) {
-        side = side_, border = border_;
+        side = side_, border = std::max(0, border_);  // negative padding cuts pixels off
         row = (side + 2 * border) * LANES;
         plane = (side + 2 * border) * row;
         group = std::max((long)channels * plane, room);
@@ -110,16 +110,14 @@ struct Unit : Description {
         for (auto *values : {&sums, &grad_sums}) std::fill(values->begin(), values->end(), Lanes{});
     }
 
-    // Convolution of one group, bias and first ReLU; adds up sums and squares for the normalisation. `present` is 1
-    // where a lane holds an image; all others stay 0.
+    // Convolution of one group, bias and first ReLU; adds up sums and squares. Lanes that hold no image stay 0.
     void convolve_group(View in, int group, Lanes present, const float *parameters) {
         const float floor = relu_first ? 0 : -std::numeric_limits<float>::infinity();
         const Finish finish{bias < 0 ? zeros.data() : parameters + bias, present, Lanes{} + floor, sums.data()};
         ahead.run(between(in, parameters), raw.of(group), &finish);
     }
 
-    // What the convolution that mixes channels reads, from the first pixel on. Recomputing it in the backward pass is
-    // cheaper than keeping it.
+    // What the convolution that mixes channels reads. Recomputing it in the backward pass is cheaper than keeping it.
     View between(View in, const float *parameters) {
         const View from = in.at(0, -padding, -padding);
         if (!separable) return from;

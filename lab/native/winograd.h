@@ -1,8 +1,7 @@
 // 3x3 kernels with half of the products: four neighbours of a row come from six inputs by six products for each row of
 // the kernel, in place of twelve. Source: Winograd's F(4, 3), see Lavin and Gray 2016, arXiv:1509.09308.
 //
-// A row is a polynomial, and to multiply two is to multiply their values at enough points: here 0, 1, -1, 2, -2 and
-// infinity. At a point, four neighbours of a map become one value, and a kernel becomes a column of three.
+// To multiply polynomials is to multiply their values at enough points: here 0, 1, -1, 2, -2 and infinity.
 #pragma once
 #include <vector>
 

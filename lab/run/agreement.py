@@ -15,6 +15,7 @@ from lab.native.library import Compiled
 from lab.native.seam import STEP, load_library
 from lab.tracing.usual import layers_of
 from lab.training.data import Split
+from lab.training.hardest import images_by_epoch
 from lab.training.loop import begin, prepare
 from lab.training.recipe import without_held_out
 
@@ -42,9 +43,10 @@ def why_not(recipe, data, seed=0):
         return found
     try:
         units = describe(recipe.specimen())
-        if (len(train) - 1) % recipe.batch_size == 0 and any(
-            unit["side"] == 1 and unit["scale"] >= 0 for unit in units
-        ):
+        alone = any(
+            images % recipe.batch_size == 1 % recipe.batch_size for images in images_by_epoch(recipe, len(train))
+        )
+        if alone and any(unit["side"] == 1 and unit["scale"] >= 0 for unit in units):
             return "the last batch is a single image, and cannot be normalised over single pixels"
         load_library()
         return disagreement(recipe, train, seed)

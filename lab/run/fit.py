@@ -1,7 +1,6 @@
 """A run from its beginning to its record: what `fit` adds to the loops of lab/training/loop.py."""
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from lab.run.record import LAST, UNTRACEABLE, RunRecord
 from lab.run.results import folder_of
 from lab.run.trainable import require_trainable
 from lab.training.data import SIZES, Digits, identify
+from lab.training.hardest import batches_by_epoch
 from lab.training.loop import (
     TrainingDiverged,
     begin,
@@ -104,7 +104,7 @@ def fit(recipe, digits, *, rung, seed=0, device="auto", threads=0, run_dir="runs
         kept = Checkpoints(folder, record, device)
         kept.note(trainee)
         read_back = kept.resume(trainee, unsaved=unsaved)
-        with EpochLines(recipe.epochs, math.ceil(len(train) / recipe.batch_size), record.epochs) as lines:
+        with EpochLines(batches_by_epoch(recipe, len(train)), record.epochs) as lines:
             while len(record.epochs) < recipe.epochs:
                 epoch = len(record.epochs) + 1
                 with _stoppable(f"stopped in epoch {epoch}"), _named_if_diverged(epoch, kept):

@@ -73,13 +73,18 @@ class _CellBar(tqdm):
 
 
 class EpochLines:
-    """Prints a line per epoch; with them, for a person only, a bar over all batches with the time left."""
+    """Prints a line per epoch; with them, for a person only, a bar over all batches with the time left.
 
-    def __init__(self, epochs, batches_per_epoch, done):
-        self.done, self.epochs = list(done), epochs
+    Args:
+        batches: of every epoch.
+        done: rows of the epochs that need not be trained any more.
+    """
+
+    def __init__(self, batches, done):
+        self.done, self.epochs = list(done), len(batches)
         self.bar = None
-        if someone_is_watching() and len(self.done) < epochs:
-            settings = {"total": epochs * batches_per_epoch, "initial": len(done) * batches_per_epoch}
+        if someone_is_watching() and len(self.done) < self.epochs:
+            settings = {"total": sum(batches), "initial": sum(batches[: len(done)])}
             place = {} if kernel() else {"file": sys.stderr, "leave": False}
             self.bar = (_CellBar if kernel() else tqdm)(bar_format=BAR, mininterval=0.25, **settings, **place)
         self.advance = self.bar.update if self.bar is not None else None

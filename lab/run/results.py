@@ -5,6 +5,7 @@ epoch, by seed; the latter is a file of its own, because nobody reads it by eye.
 """
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def why_impossible(record, rung):
         == [*range(1, record.recipe["epochs"] + 1)],
         "its errors are not those that its last epoch counts": record.errors is None
         or len({*record.errors}) == len(record.errors) == _errors_counted(record),
-        "its counts are impossible": all(_counts_are_possible(row, full) for row in record.epochs)
+        "its counts are impossible": all(_counts_are_possible(row, full, record.recipe) for row in record.epochs)
         and (clean or 0) <= record.clean_train_total == full,
     }
     return next((reason for reason, holds in checks.items() if not holds), None)
@@ -176,8 +177,9 @@ def _errors_counted(record):
     return record.epochs[-1]["test_total"] - record.epochs[-1]["test_correct"] if record.epochs else 0
 
 
-def _counts_are_possible(row, train_total):
-    totals = {"train": train_total, "held_out": SIZES["mnist"] - train_total, "test": TEST_IMAGES}
+def _counts_are_possible(row, train_total, recipe):
+    shown = math.ceil(recipe.get("hardest", 1) * train_total) if row["epoch"] > 1 else train_total
+    totals = {"train": shown, "held_out": SIZES["mnist"] - train_total, "test": TEST_IMAGES}
     return all(
         row[f"{split}_correct"] <= row[f"{split}_total"] == total
         for split, total in totals.items()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from lab.training.data import CLASSES
+from lab.training.hardest import images_by_epoch
 from lab.training.loop import LOSS_FUNCTIONS, forward, prepare
 from lab.training.recipe import without_held_out
 from lab.training.statistics import normalisations
@@ -41,7 +42,8 @@ def require_trainable(recipe, digits):
         raise ValueError(f"{digits} leave nothing to train or to test on")
     if recipe.held_out and not 0 < kept < images:
         raise ValueError(f"held_out={recipe.held_out} leaves none of {images} training images on one side")
-    smallest = kept % recipe.batch_size or min(kept, recipe.batch_size)
+    shown = images_by_epoch(recipe, kept)
+    smallest = min(images % recipe.batch_size or min(images, recipe.batch_size) for images in shown)
     sizes = f"{kept} training images in batches of {recipe.batch_size}: "
     alone = " One image is alone in its batch; choose another train_limit or batch_size." if smallest == 1 else ""
     _try(recipe, smallest, f"{sizes}{made}", training=True, remedy=alone)

@@ -31,6 +31,7 @@ DEFAULTS = {
     "momentum": 0.9,
     "weight_decay": 0.0,
     "average": 0.998,
+    "hardest": 0.0,  # share of the images that epochs after the first show
     "rotation": 10.0,  # degrees
     "shift": 1 / 28,  # share of the width
     "scale": 0.1,
@@ -110,6 +111,7 @@ def _from_layers(settings):
         schedule=CosineCycle(values["rate"], warmup=values["warmup"], start=values["start"]),
         augmentation=(distortion,),
         average=values["average"],
+        hardest=values["hardest"],
     )
 
 

@@ -15,12 +15,15 @@ POOLS = {
 UNIT = re.compile(
     r"(?P<kind>[csr])(?P<width>\d+)(?P<padded>p?)(?P<doubled>x?)(?P<squeezed>e?)(?P<skipped>\+?)(?P<shared>[=~]?)"
 )
+CROP = re.compile(r"i(?P<side>\d*[02468])")
+SIDE = 28
 SQUEEZE = 4
 
 
 class Notation(nn.Sequential):
     """A network spelled as words, separated by spaces.
 
+    iN    only the middle N x N pixels of the image; the first word, if it is there
     cN    3x3 convolution to N channels, batch normalisation, activation
     sN    the same, depthwise separable: 3x3 for each channel, then 1x1
     rN    the same, 1x1
@@ -41,8 +44,10 @@ class Notation(nn.Sequential):
     def __init__(self, layers, activation="relu"):
         super().__init__()
         channels, convolution, shape = 1, None, None
-        for word in layers.split():
-            if word in POOLS:
+        for position, word in enumerate(layers.split()):
+            if position == 0 and (match := CROP.fullmatch(word)) and 0 < int(match["side"]) < SIDE:
+                self.append(nn.ZeroPad2d(-((SIDE - int(match["side"])) // 2)))
+            elif word in POOLS:
                 self.append(POOLS[word]())
             elif word == "G":
                 self.extend([nn.AdaptiveAvgPool2d(1), project(channels, 10), nn.Flatten()])

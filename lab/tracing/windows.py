@@ -6,7 +6,7 @@ from lab.tracing.watch import Opaque
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-RULED = (nn.Conv2d, *POOLS, *ADAPTIVE, nn.Linear)
+RULED = (nn.Conv2d, *POOLS, *ADAPTIVE, nn.ZeroPad2d, nn.Linear)
 
 
 def has_rule(module):
@@ -31,6 +31,8 @@ def window(module, label, given, output):
     if isinstance(module, POOLS):
         sides = [_only(side, label) for side in (module.kernel_size, module.stride, module.padding)]
         return *sides, _only(getattr(module, "dilation", 1), label)
+    if isinstance(module, nn.ZeroPad2d):
+        return 1, 1, _only(module.padding, label), 1  # a negative padding cuts pixels off
     if isinstance(module, ADAPTIVE):
         sides = tuple(output.shape[2:])
         if given.shape[-1] % sides[-1] or len(set(sides)) > 1:

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from lab.training.augment import distort
 from lab.training.averaging import build_average
 from lab.training.data import normalise
+from lab.training.hardest import LastLosses, batches_by_epoch, draw_order
 from lab.training.schedules import build_schedule, step_after_batch, step_after_epoch
 from lab.training.statistics import without_statistics
 from lab.training.streams import RandomStream
@@ -50,6 +51,7 @@ class Trainee:
     schedule: object
     average: AveragedModel | None
     augmentation: RandomStream
+    losses: LastLosses | None  # where the recipe shows the hardest images more often
 
     @property
     def outcome(self):
@@ -78,13 +80,14 @@ def begin(recipe, seed, device, train_total):
     torch.manual_seed(seed)
     network = recipe.build_network().to(device, memory_format=torch.channels_last)
     optimizer = recipe.build_optimizer(network)
-    schedule = build_schedule(recipe, optimizer, math.ceil(train_total / recipe.batch_size))
+    schedule = build_schedule(recipe, optimizer, sum(batches_by_epoch(recipe, train_total)))
     distortions = RandomStream("augmentation", seed, device)
-    return Trainee(network, optimizer, schedule, build_average(recipe, network), distortions)
+    losses = LastLosses(train_total, device) if recipe.hardest else None
+    return Trainee(network, optimizer, schedule, build_average(recipe, network), distortions, losses)
 
 
 def train_epoch(trainee, recipe, split, *, advance=None):
-    """Train on every image of a split once, in random order.
+    """Train on every image of a split once, in random order; or on some of them, see `lab.training.hardest`.
 
     Args:
         trainee: its network is left in training mode.
@@ -98,7 +101,7 @@ def train_epoch(trainee, recipe, split, *, advance=None):
     started = time.perf_counter()
     network, device = trainee.network.train(), split.labels.device
     correct, loss_sum = torch.zeros((), dtype=torch.int64, device=device), 0.0
-    order = torch.randperm(len(split)).to(device)
+    order = draw_order(trainee, recipe, len(split)).to(device)
     for batch, index in enumerate(order.split(recipe.batch_size)):
         with trainee.augmentation:
             images, labels = prepare(split.images[index], recipe.augmentation), split.labels[index]
@@ -114,11 +117,13 @@ def train_epoch(trainee, recipe, split, *, advance=None):
         step_after_batch(recipe, trainee.schedule)
         if trainee.average:
             trainee.average.update_parameters(network)
+        if trainee.losses:
+            trainee.losses.values[index] = LOSS_FUNCTIONS[recipe.loss](logits.detach(), labels, reduction="none")
         correct += (logits.argmax(1) == labels).sum()
         loss_sum += batch_loss * len(labels)
         if advance:
             advance()
-    return EpochStats(int(correct), len(split), loss_sum / len(split), time.perf_counter() - started)
+    return EpochStats(int(correct), len(order), loss_sum / len(order), time.perf_counter() - started)
 
 
 def infer_with_torch(network, split, recipe, *, batch_size=500):

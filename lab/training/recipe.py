@@ -13,7 +13,8 @@ from lab.tracing.acting import refuse_lazy
 from lab.training.optimizers import OPTIMIZERS
 from lab.training.schedules import Schedule
 
-WRITTEN_IF_ON = ("initialisation", "average", "remeasure", "compiled")  # settings added when results already existed
+# settings added when results already existed
+WRITTEN_IF_ON = ("initialisation", "hardest", "average", "remeasure", "compiled")
 
 
 def _is_transform(value):
@@ -45,6 +46,7 @@ RULES = {
         "a whole number of images, or a share below 1",
         lambda value: whole(0, 1_000_000).holds(value) or number(0, below=1).holds(value),
     ),
+    "hardest": number(0, below=1),
     "precision": one_of("float32", "bfloat16"),
     "average": number(0, below=1),
     "remeasure": flag(),
@@ -74,6 +76,7 @@ class Recipe:
     schedule: Schedule | None = None
     augmentation: tuple = ()  # applied in order to every training batch
     held_out: float = 0  # number of last training images, or their share if below 1: not trained on, watched
+    hardest: float = 0.0  # share of the images, of the largest last losses, that epochs after the first show; 0: all
     precision: str = "float32"  # "bfloat16": convolutions in bfloat16, sums and weights in float32
     average: float = 0.0  # final decay per batch of a running average of weights and statistics; 0: none kept
     remeasure: bool = False  # before each measurement, statistics of batch normalisation anew, with dropout off

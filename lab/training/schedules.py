@@ -21,8 +21,8 @@ class Schedule:
     stepped: ClassVar[str] = EPOCH
     watches: ClassVar[bool] = False
 
-    def build(self, optimizer, epochs, batches_per_epoch):
-        """torch's scheduler for a run of this many epochs. Raises: ValueError if the run is too short for it."""
+    def build(self, optimizer, batches):
+        """torch's scheduler for a run of this many batches. Raises: ValueError if the run is too short for it."""
         raise NotImplementedError
 
 
@@ -36,7 +36,7 @@ class StepLR(Schedule):
     def __post_init__(self):
         check_fields(self, {"step_size": whole(1, 10_000), "gamma": number(above=0)})
 
-    def build(self, optimizer, epochs, batches_per_epoch):
+    def build(self, optimizer, batches):
         return lr_scheduler.StepLR(optimizer, self.step_size, self.gamma)
 
 
@@ -56,8 +56,8 @@ class OneCycleLR(Schedule):
     def __post_init__(self):
         check_fields(self, {"max_learning_rate": number(above=0), "warmup": number(0, below=1)})
 
-    def build(self, optimizer, epochs, batches_per_epoch):
-        return _cycle(self, optimizer, epochs * batches_per_epoch)
+    def build(self, optimizer, batches):
+        return _cycle(self, optimizer, batches)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class CosineCycle(Schedule):
             {"max_learning_rate": number(above=0), "warmup": number(0, below=1), "start": number(above=0, high=1)},
         )
 
-    def build(self, optimizer, epochs, batches_per_epoch):
-        return _cycle(self, optimizer, epochs * batches_per_epoch, div_factor=1 / self.start, cycle_momentum=False)
+    def build(self, optimizer, batches):
+        return _cycle(self, optimizer, batches, div_factor=1 / self.start, cycle_momentum=False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ReduceLROnPlateau(Schedule):
     def __post_init__(self):
         check_fields(self, {"factor": number(above=0, below=1), "patience": whole(0, 10_000)})
 
-    def build(self, optimizer, epochs, batches_per_epoch):
+    def build(self, optimizer, batches):
         return lr_scheduler.ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
 
 
@@ -108,14 +108,14 @@ def _cycle(schedule, optimizer, steps, **settings):
     return lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=rise, **settings)
 
 
-def build_schedule(recipe, optimizer, batches_per_epoch):
-    """torch's scheduler of a recipe, or one that never changes the rate.
+def build_schedule(recipe, optimizer, batches):
+    """torch's scheduler of a recipe for all batches of its run, or one that never changes the rate.
 
     Raises: ValueError if there are too few batches for the rate to rise.
     """
     if recipe.schedule is None:
         return lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return recipe.schedule.build(optimizer, recipe.epochs, batches_per_epoch)
+    return recipe.schedule.build(optimizer, batches)
 
 
 def step_after_batch(recipe, scheduler):

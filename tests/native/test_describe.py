@@ -323,6 +323,28 @@ def test_a_network_of_another_form_is_refused(change, reason):
         describe(change(plain()))
 
 
+@pytest.mark.parametrize(
+    ("pad", "layer"),
+    [
+        (nn.ZeroPad2d((1, 2, 1, 2)), "ZeroPad2d"),
+        (nn.ZeroPad2d(3), "ZeroPad2d"),  # more than the kernel reaches
+        (nn.ZeroPad2d(-13), "ZeroPad2d"),  # leaves two pixels
+        (nn.ConstantPad2d(-2, 0.0), "ConstantPad2d"),
+    ],
+)
+def test_a_padding_that_is_not_known_is_refused(pad, layer):
+    with pytest.raises(NotImplementedError, match=f"it does not know {layer}"):
+        describe(nn.Sequential(pad, *plain()))
+
+
+def test_zeros_around_what_is_left_of_an_image_are_refused():
+    """The convolution would read zeros where the image goes on."""
+    known = Notation("i24 c4p M c5 G")
+    with pytest.raises(NotImplementedError, match=r"it does not know ZeroPad2d\(\(-2"):
+        describe(known)
+    assert describe(Notation("i24 c4 M c5 G"))[0]["padding"] == -2
+
+
 @pytest.mark.parametrize("layers", ["c4 " * 14 + "G", "c4 M c4 M c4 M c4 G", "c4 " * 13 + "c4p M M G", "c4 M M c4 G"])
 def test_maps_never_vanish(layers):
     with pytest.raises(NotImplementedError, match="in this place"):

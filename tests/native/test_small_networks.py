@@ -130,6 +130,30 @@ class SharedEnd(nn.Sequential):
         )
 
 
+class Padded(nn.Sequential):
+    """Zeros around maps and pixels cut off them, in front of all kinds of convolution."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__(
+            nn.ZeroPad2d(-3),
+            nn.Conv2d(1, 5, 3),  # 5x20x20
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.MaxPool2d(2),
+            nn.ZeroPad2d(1),
+            ConvUnit(5, 6, after="norm relu", padding=1),  # 6x12x12
+            nn.ZeroPad2d(-2),
+            SeparableUnit(6, 7),  # 7x6x6
+            nn.ZeroPad2d(-1),
+            nn.Conv2d(7, 8, 1),  # 8x4x4
+            nn.ZeroPad2d(3),
+            nn.Conv2d(8, 9, 7),  # 9x4x4
+            nn.AdaptiveAvgPool2d(1),
+            project(9, 10),
+            nn.Flatten(),
+        )
+
+
 NETWORKS = {
     "a05": (PooledHead, {}),
     "a07": (TwoLayerHead, {}),
@@ -141,6 +165,7 @@ NETWORKS = {
     "c06": (SevenConvolutions, {}),
     "d06": (OneByOne, {}),
     "medley": (Medley, {}),
+    "padded": (Padded, {}),
     "pooled": (Pooled, {}),
     "shared end": (SharedEnd, {}),
 }

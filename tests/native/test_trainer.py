@@ -35,6 +35,7 @@ NETWORKS = [
     "c6 s6p s6p= A c6 c6= G",
     "c1 M c17 G",
     "c4 s4 M s4p~ s4p~ G",
+    "i24 c4 s6p M s7 s8p G",
 ]
 WITH_TORCH = Trainer(training.train_epoch, training.infer_with_torch)
 

@@ -25,6 +25,7 @@ SMALL = {
     "same": (nn.Sequential(nn.Conv2d(1, 2, 5, padding="same"), nn.Conv2d(2, 2, 3, padding="valid")), 7, 1),
     "overlapping pools": (nn.Sequential(nn.MaxPool2d(3, stride=2, padding=1), nn.AvgPool2d(3, stride=1)), 7, 2),
     "average head": (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AvgPool2d(2), nn.AvgPool2d(13)), 28, 26),
+    "cropped": (nn.Sequential(nn.ZeroPad2d(-1), nn.Conv2d(1, 2, 3), nn.ZeroPad2d(1), nn.MaxPool2d(2)), 4, 2),
     "norm first": (nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3), nn.LeakyReLU(), nn.Softmax(dim=1)), 3, 1),
 }
 
@@ -41,7 +42,7 @@ def footprint(layers, image_size, step=0):
                 setattr(parent, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
             elif isinstance(child, nn.Conv2d):
                 nn.init.ones_(child.weight)
-            elif not list(child.children()) and not isinstance(child, nn.AvgPool2d):
+            elif not list(child.children()) and not isinstance(child, nn.AvgPool2d | nn.ZeroPad2d):
                 setattr(parent, name, nn.Identity())
     image = torch.ones(1, 1, image_size, image_size, dtype=torch.float64, requires_grad=True)
     out = network(image)

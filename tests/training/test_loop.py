@@ -141,8 +141,8 @@ ORTHOGONAL = Recipe(
 )
 by_recipe = pytest.mark.parametrize(
     "recipe",
-    [DROPPING, WATCHING, AVERAGED, ORTHOGONAL],
-    ids=["SGD, OneCycleLR", "Adam, plateau", "averaged, CosineCycle", "Muon"],
+    [DROPPING, WATCHING, AVERAGED, ORTHOGONAL, replace(AVERAGED, hardest=0.3)],
+    ids=["SGD, OneCycleLR", "Adam, plateau", "averaged, CosineCycle", "Muon", "hardest"],
 )
 
 
@@ -388,7 +388,7 @@ def test_optimizers_are_built_as_written(settings, expected):
 def test_one_cycle_of_fifteen_epochs():
     recipe = Recipe(network=Remainder, epochs=15, schedule=OneCycleLR(0.015))
     optimizer = recipe.build_optimizer(Remainder())
-    schedule, starts = build_schedule(recipe, optimizer, 469), []
+    schedule, starts = build_schedule(recipe, optimizer, 15 * 469), []
     for step in range(15 * 469):
         if step % 469 == 0:
             starts.append(optimizer.param_groups[0]["lr"])
@@ -423,7 +423,7 @@ def test_cosine_cycle_by_its_formula(train):
 
     assert rates(run) == pytest.approx([rate(step) for step in range(0, 24, 4)], abs=1e-5)
     optimizer = change(FROZEN, momentum=0.8).build_optimizer(Remainder())
-    schedule = build_schedule(change(FROZEN, epochs=6, schedule=CosineCycle(0.3)), optimizer, 4)
+    schedule = build_schedule(change(FROZEN, epochs=6, schedule=CosineCycle(0.3)), optimizer, 24)
     for _ in range(23):
         assert optimizer.param_groups[0]["momentum"] == 0.8
         optimizer.step()
