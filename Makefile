@@ -50,8 +50,8 @@ $(VENV)-batch/installed: workflow/requirements.txt workflow/constraints.txt
 site: install  ## make site/ of all pages as they are: open site/index.html
 	$(LAB) site
 
-bench: install $(if $(PEERS),$(VENV)-peers/installed)  ## images per second: the originals' loop, ours, others (PEERS=1: JAX, too; KEEP=1: for README)
-	$(LAB) bench $(if $(PEERS),--peers $(VENV)-peers/bin/python) $(if $(KEEP),--keep)
+bench: install $(if $(PEERS),$(VENV)-peers/installed)  ## images per second: the originals' loop, ours, others (PEERS=1: JAX, too; KEEP=1: for README; RUNGS: seconds of whole runs)
+	$(LAB) bench $(if $(PEERS),--peers $(VENV)-peers/bin/python) $(if $(KEEP),--keep) $(if $(RUNGS),--runs $(RUNGS))
 
 $(VENV)-peers/installed: lab/bench/requirements.txt lab/bench/constraints.txt
 	$(PYTHON) -m venv $(VENV)-peers

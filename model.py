@@ -25,6 +25,7 @@ arguments; a test compares every comment with the traced network.
 | OneByOne          | d04 d05 d06   | 7,216           | 44              |
 | DeepSeparable     | e01 e02       | 7,084           | 40              |
 | WideSeparable     | e03           | 7,828           | 36              |
+| CroppedSeparable  | e04           | 7,068           | 36              |
 """
 
 from functools import partial
@@ -533,5 +534,28 @@ class WideSeparable(nn.Sequential):
             SeparableUnit(36, 36),  # 36x7x7  rf 24
             nn.AdaptiveAvgPool2d(1),  # 36x1x1  rf 36
             project(36, 10),  # 10x1x1  rf 36
+            nn.Flatten(),
+        )
+
+
+class CroppedSeparable(nn.Sequential):
+    """Separable units on the middle of the image, two before the pooling and five after it: few products.
+
+    Digits fill the middle 20x20 pixels, so `cut` pixels go on every side. Found by the search of notebook 98. Rung e04.
+    """
+
+    def __init__(self, cut=2):
+        super().__init__(
+            nn.ZeroPad2d(-cut),  # 1x24x24  rf 1
+            ConvUnit(1, 8, after="norm relu"),  # 8x22x22  rf 3
+            SeparableUnit(8, 20),  # 20x20x20  rf 5
+            nn.MaxPool2d(2),  # 20x10x10  rf 6
+            SeparableUnit(20, 32, padding=1),  # 32x10x10  rf 10
+            SeparableUnit(32, 32, padding=1),  # 32x10x10  rf 14
+            SeparableUnit(32, 32),  # 32x8x8  rf 18
+            SeparableUnit(32, 32, padding=1),  # 32x8x8  rf 22
+            SeparableUnit(32, 32),  # 32x6x6  rf 26
+            nn.AdaptiveAvgPool2d(1),  # 32x1x1  rf 36
+            project(32, 10),  # 10x1x1  rf 36
             nn.Flatten(),
         )

@@ -32,6 +32,7 @@ from lab.pages.ideas.class_maps import plot_class_maps
 from lab.pages.ideas.distorted import plot_distorted
 from lab.pages.ideas.every_weight import plot_every_weight
 from lab.pages.ideas.fields import plot_fields
+from lab.pages.ideas.hardest import plot_hardest
 from lab.pages.ideas.masks import plot_masks
 from lab.pages.ideas.mixing import plot_mixing
 from lab.pages.ideas.paths import plot_paths
@@ -61,6 +62,9 @@ from lab.pages.hard_digits import compare_mistakes, hardness_table, show_disagre
 
 # every reading of the test set for a question
 from lab.pages.readings import readings_of
+
+# how long whole runs take
+from lab.pages.speed import seconds_table
 
 # the two trainers
 from lab.pages.trainers import compare_trainers, judge_trainers, show_trainers

@@ -104,6 +104,9 @@ def main(arguments=None):
         "--peers", metavar="PYTHON", help="of an environment with lab/bench/requirements.txt: JAX competes"
     )
     bench.add_argument("--keep", action="store_true", help="write to results/bench.json, from where README shows it")
+    bench.add_argument(
+        "--runs", nargs="+", metavar="NAME", help="whole runs of these instead, into results/seconds.json"
+    )
     bench.set_defaults(command=bench_command)
 
     options = parser.parse_args(arguments)
@@ -283,8 +286,12 @@ def screen_command(options):
 
 def bench_command(options):
     from lab.bench.table import bench
+    from lab.bench.whole_runs import bench_runs
 
-    bench(options.peers, keep=options.keep)
+    if options.runs:
+        bench_runs(options.runs, keep=options.keep)
+    else:
+        bench(options.peers, keep=options.keep)
 
 
 def speak_utf8():

@@ -139,6 +139,7 @@ LADDERS = {
             own_goals={
                 "e02": Goal(parameters_below=2_500, steady=False, floor=Fraction("0.9935")),
                 "e03": Goal(epochs_at_most=2, at_the_end=True, steady=False),
+                "e04": Goal(epochs_at_most=4, at_the_end=True, steady=False),
             },
         ),
     )

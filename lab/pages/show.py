@@ -128,7 +128,9 @@ def show_layers(recipe):
 
 
 def _name(row):
-    """A layer in words: "conv 3x3"; for another kind, the name of its class in torch."""
+    """A layer in words: "conv 3x3", "crop"; for another kind, the name of its class in torch."""
+    if row["layer"] == "ZeroPad2d":
+        return "crop" if row["padding"] < 0 else "padding"
     kernel = f" {row['kernel']}x{row['kernel']}" if row["kernel"] else ""
     return f"{WORDS.get(row['layer'], row['layer'])}{kernel}"
 

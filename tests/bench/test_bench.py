@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from lab.bench import contestants, meter, table
+from lab.bench import contestants, meter, table, whole_runs
 from lab.pages import speed
 from lab.training.data import load_digits
 
@@ -78,3 +78,24 @@ def test_both_loops_draw_distortions_from_the_same_ranges():
     assert shift.abs().max() == max(max(map(abs, draw[1])) for draw in draws) == 3
     assert scale.min() >= 0.8
     assert scale.max() <= 1.2
+
+
+@pytest.mark.parametrize("trainer", whole_runs.TRAINERS)
+def test_a_whole_run_is_timed_over_all_of_its_epochs(trainer, monkeypatch):
+    if trainer == "compiled" and shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    sample, epochs = load_digits("sample", train_limit=128), []
+    monkeypatch.setattr(whole_runs, "load_digits", lambda: sample)
+    train = whole_runs.TRAINERS[trainer]
+    monkeypatch.setitem(whole_runs.TRAINERS, trainer, lambda *given: [epochs.append(train(*given)), epochs[-1]][1])
+    assert whole_runs.train("e04", trainer) == pytest.approx(sum(epoch.seconds for epoch in epochs))
+    assert [epoch.total for epoch in epochs] == [128, 13, 13, 13]
+
+
+def test_seconds_are_the_quickest_of_all_rounds(tmp_path, monkeypatch):
+    path = tmp_path / "seconds.json"
+    path.write_text(json.dumps({"seconds": {"e04": {"compiled": [3.5, 2.5], "torch": [21.0, 20.0]}}}))
+    monkeypatch.setattr(speed, "KEPT_RUNS", path)
+    assert speed.seconds_table("e04").loc["e04"].tolist() == ["2.50", "20.0", "8.0"]
+    with pytest.raises(ValueError, match="seconds_table: e03 was not measured"):
+        speed.seconds_table("e04", "e03")

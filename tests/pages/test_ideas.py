@@ -11,6 +11,7 @@ import utils
 from lab.pages.ideas.class_maps import class_maps
 from lab.pages.ideas.every_weight import plot_every_weight
 from lab.pages.ideas.fields import effective_field, side_of_field
+from lab.pages.ideas.hardest import carried_by, losses_of
 from lab.pages.ideas.masks import behind_masks
 from lab.pages.ideas.paths import Plane, loss_at
 from lab.pages.ideas.signals import signals
@@ -309,3 +310,34 @@ def test_a_path_of_one_epoch_is_no_picture(tmp_path, capsys):
     run = utils.fit(recipe, digits, rung="x", device="cpu", threads=1, run_dir=tmp_path)
     assert utils.plot_paths({"x": run}) is None
     assert "No picture of the path: it takes 3 epochs." in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- hardest
+
+
+def test_what_the_hardest_carry():
+    assert carried_by(torch.tensor([1.0, 6.0, 1.0, 2.0]), 0.25) == pytest.approx(0.6)
+    assert carried_by(torch.ones(10), 0.3) == pytest.approx(0.3)
+
+
+def test_losses_are_those_of_the_network_in_eval_mode(split):
+    network = with_seed(model.NormedSkeleton, dropout=0.5)
+    with torch.no_grad():
+        expected = F.cross_entropy(network(utils.prepare(split.images, ())), split.labels, reduction="none")
+    logits, losses = losses_of(network.train(), split)
+    torch.testing.assert_close(losses, expected)
+    assert network.training
+    assert logits.shape == (64, 10)
+
+
+def test_the_hardest_images_are_shown_in_order(split):
+    network = with_seed(model.NormedSkeleton)
+    picture = utils.plot_hardest({"fresh": network}, split, share=0.5)
+    _, losses = losses_of(network, split)
+    hardest = losses.argsort(descending=True).tolist()
+    titles = [axis.get_title() for axis in picture.figure.axes[1:]]
+    assert [int(title[0]) for title in titles] == split.labels[hardest[: len(titles)]].tolist()
+    assert f"{100 * carried_by(losses, 0.5):.1f} % of that of fresh" in picture.words
+    curve = picture.figure.axes[0].lines[0].get_ydata()
+    assert curve[-1] == pytest.approx(100)
+    assert curve[31] == pytest.approx(100 * carried_by(losses, 0.5))

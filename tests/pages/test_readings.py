@@ -19,13 +19,13 @@ def accuracies(reading, *, at_the_end):
     return tested[:, -1] if at_the_end else tested[:, -5:].mean(1)
 
 
-@pytest.mark.parametrize(("question", "count"), [("e01", 3), ("e02", 5), ("e03", 8)])
+@pytest.mark.parametrize(("question", "count"), [("e01", 3), ("e02", 5), ("e03", 8), ("e04", 5)])
 def test_all_readings_of_a_question_are_told(question, count):
     table, listed = readings_of(question), [one for one in LISTED if one["question"] == question]
     assert len(table) == len(listed) == count
     assert table["tested"].is_monotonic_increasing
     for (_, row), reading in zip(table.iterrows(), listed, strict=True):
-        found = accuracies(reading, at_the_end=question == "e03")
+        found = accuracies(reading, at_the_end=question in ("e03", "e04"))
         assert row["test accuracy, %"].startswith(f"{found.mean():.2f} ± {found.std(ddof=1):.2f} (n={len(found)})")
         checks = []
         if reading["mean_at_least"]:

@@ -30,6 +30,7 @@ def trained(network):
         model.SevenConvolutions,
         model.OneByOne,
         model.WideSeparable,
+        model.CroppedSeparable,
     ],
 )
 def test_folding_changes_no_answer(network):
