@@ -53,13 +53,13 @@ def bench(peers=None, *, keep=False):
             commands["jax"] = [peers, str(Path(__file__).with_name("jax_peer.py")), str(digits)]
         original = commands["originals"]
         commands["originals"] = [*original, "0"]
-        workers = max(WORKERS, key=lambda count: _together([[*original, str(count)]], threads=cores))
+        workers = max(WORKERS, key=lambda count: together([[*original, str(count)]], threads=cores))
         rates = {name: [] for name in (ONE, *names)}
         for _ in range(ROUNDS):
-            rates[ONE].append(_together([[*original, str(workers)]], threads=cores))
+            rates[ONE].append(together([[*original, str(workers)]], threads=cores))
             for name, command in commands.items():
                 copies = [[*command, str(core)] if name == "jax" else command for core in range(cores)]
-                rates[name].append(_together(copies, threads=1))
+                rates[name].append(together(copies, threads=1))
     rates["arithmetic"] = [rate / work_per_image() for rate in rates["arithmetic"]]
     labels = {ONE: f"the originals' loop, {workers} workers, one run on all cores"} | SIDE_BY_SIDE
     measured = {labels[name]: values for name, values in rates.items()}
@@ -83,8 +83,8 @@ def table(rates):
         yield f"{name:{width}} {rate:8,.0f} {spread} {60_000 / rate:8.1f} {times:8.2f} {below:12.2f}"
 
 
-def _together(commands, *, threads):
-    """Images per second of processes side by side, added up."""
+def together(commands, *, threads):
+    """What processes side by side print, a number each, added up: images per second, or seconds."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     settings = {"env": environment, "stdout": subprocess.PIPE, "encoding": "utf-8"}
     started = [subprocess.Popen(command, **settings) for command in commands]

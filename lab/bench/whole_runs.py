@@ -4,14 +4,13 @@ Every measurement is a process of its own, and rounds alternate between recipes 
 """
 
 import json
-import os
-import subprocess
 import sys
 
 import torch
 
+from lab.bench.table import together
 from lab.files import write_atomically
-from lab.ladders.rungs import find_rung
+from lab.ladders.rungs import find_recipe
 from lab.native.trainer import train_epoch_compiled
 from lab.pages.speed import KEPT_RUNS, seconds_of
 from lab.run.machine import keep_freed_memory
@@ -28,14 +27,19 @@ def bench_runs(names, *, keep=False):
     Args:
         names: of rungs or ablations.
         keep: write the measurement to results/seconds.json, from where pages show it.
+
+    Raises: ValueError naming a recipe that there is not, before anything is measured.
     """
+    for name in names:
+        find_recipe(name)
     machine = f"one core with {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     print(f"{machine}, {ROUNDS} rounds, {load_digits()!r}", flush=True)
     measured = {name: {trainer: [] for trainer in TRAINERS} for name in names}
     for _ in range(ROUNDS):
         for name, by_trainer in measured.items():
             for trainer, seconds in by_trainer.items():
-                seconds.append(_run(name, trainer))
+                command = [sys.executable, "-m", "lab.bench.whole_runs", name, trainer]
+                seconds.append(round(together([command], threads=1), 3))
     for name, (compiled, plain) in seconds_of(measured).items():
         print(f"{name:20} {compiled:7.2f} s, {plain:7.2f} s with torch, {plain / compiled:5.1f} times as long")
     if keep:
@@ -45,19 +49,11 @@ def bench_runs(names, *, keep=False):
 
 def train(name, trainer):
     """Seconds that the epochs of a run take, without what is measured between them."""
-    recipe, train_images = find_rung(name.partition("_")[0]).recipes[name], load_digits().train
+    recipe, train_images = find_recipe(name), load_digits().train
     torch.set_num_threads(1)
     keep_freed_memory()
     trainee = begin(recipe, 0, torch.device("cpu"), len(train_images))
     return sum(TRAINERS[trainer](trainee, recipe, train_images).seconds for _ in range(recipe.epochs))
-
-
-def _run(name, trainer):
-    command = [sys.executable, "-m", "lab.bench.whole_runs", name, trainer]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, encoding="utf-8")
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed; what it said is above")
-    return round(float(done.stdout.splitlines()[-1]), 3)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def plan(rungs, seeds, seeds_of_large, seeds_of_ablations=None):
         if of_page < of_rung:
             parts.append((None, {rung.id: rung.recipe}, range(of_page, of_rung)))
         for notebook, recipes, wanted in parts:
-            first = next(iter(recipes))
-            jobs[key(recipes)] = {
+            first, known_by = next(iter(recipes)), key(recipes)
+            jobs[known_by] = {
                 "rung": rung.id,
                 "notebook": notebook,
                 "recipes": list(recipes),
@@ -47,7 +47,7 @@ def plan(rungs, seeds, seeds_of_large, seeds_of_ablations=None):
                 "folder": folder_of(first, recipes[first].as_dict()),
             }
             done = set.intersection(*(_published(*item) for item in recipes.items()))
-            missing += [(key(recipes), seed) for seed in wanted if seed not in done]
+            missing += [(known_by, seed) for seed in wanted if seed not in done]
     return {"jobs": jobs, "missing": missing}
 
 

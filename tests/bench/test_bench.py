@@ -61,7 +61,7 @@ def test_the_work_of_an_image_is_what_its_convolutions_multiply():
 
 def test_a_contestant_that_fails_is_named():
     with pytest.raises(RuntimeError, match="nobody failed"):
-        table._together([["sh", "-c", "exit 3", "nobody"]], threads=1)
+        table.together([["sh", "-c", "exit 3", "nobody"]], threads=1)
 
 
 def test_both_loops_draw_distortions_from_the_same_ranges():
