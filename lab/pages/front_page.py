@@ -117,7 +117,7 @@ def claims_in_words():
         counts[word] = len(found), sum(map(family.survives, found))
     (shown, sure), (refuted, surely), (still_open, _) = counts.values()
     together = sum(claim.finding == "shown" and bool(claim.together_with) for claim in claims)
-    words = f"The tutorials state {len(claims)} effects. Measured, most with several seeds, {shown} of them are shown "
+    words = f"The tutorials state {len(claims)} effects. Measured with several seeds each, {shown} of them are shown "
     words += f"({together} together with other changes), "
     words += f"{refuted} refuted, and {still_open} open; corrected for all that this project claims, {sure} stay shown "
     return f"{words}and {surely} refuted."

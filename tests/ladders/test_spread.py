@@ -54,9 +54,12 @@ def test_students_interval_covers_in_95_of_100():
 
 @pytest.mark.parametrize("n", [5, 20])
 def test_it_covers_as_often_where_runs_are_spread_as_those_published(n):
-    """Accuracies are not normal, the worst seed least of all: drawn from the residuals of the published runs."""
+    """Accuracies are not normal, the worst seed least of all: drawn from the residuals of the published runs.
+
+    Not of three: scaled by their own deviation, none of them lies further out than 1.42, whatever they come from.
+    """
     groups = [MEASURES["test accuracy"].of(load_records(rung.id)) for rung in find_rungs()]
-    groups = [np.array(group, dtype=float) for group in groups if len(group) > 1]
+    groups = [np.array(group, dtype=float) for group in groups if len(group) >= 5]
     shapes = np.concatenate([(group - group.mean()) / group.std() for group in groups])
     draws = np.random.default_rng(n).choice(shapes, (DRAWS, 2, n)) * [[0.03], [0.1]]
     share = np.mean([covers(difference(after.tolist(), before.tolist()), 0.0) for after, before in draws])
