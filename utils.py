@@ -8,7 +8,7 @@ from lab.pages.plots import plot_digits
 
 # what decides a number: the recipe, its schedules and distortions
 from lab.training.recipe import Recipe
-from lab.training.schedules import CosineCycle, OneCycleLR, ReduceLROnPlateau, Schedule, StepLR
+from lab.training.schedules import CosineCycle, LinearCycle, OneCycleLR, ReduceLROnPlateau, Schedule, StepLR
 from lab.training.augment import ColorJitter, RandomAffine, RandomRotation
 
 # before a run: its parameters, what it changes, its layers and what they see

@@ -8,12 +8,11 @@ from dataclasses import is_dataclass
 from types import ModuleType
 
 from lab.ladders.claims import Claim
-from lab.training import augment
+from lab.training import augment, schedules
 from lab.training.recipe import Recipe
-from lab.training.schedules import Schedule
 
-SCHEDULES = {kind.__name__: kind for kind in Schedule.__subclasses__()}
 TRANSFORMS = {name: kind for name, kind in vars(augment).items() if is_dataclass(kind)}
+SCHEDULES = {name: kind for name, kind in vars(schedules).items() if is_dataclass(kind) and name != "Schedule"}
 
 
 class Names(ModuleType):

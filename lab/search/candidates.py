@@ -18,13 +18,14 @@ from lab.run.results import RESULTS, published_recipe
 from lab.search.notation import ACTIVATIONS, Notation
 from lab.training import augment
 from lab.training.recipe import Recipe, as_call
-from lab.training.schedules import CosineCycle
+from lab.training.schedules import CosineCycle, LinearCycle
 
 DEFAULTS = {
     "activation": "relu",
     "epochs": 15,
     "batch_size": 64,
     "optimizer": "SGD",
+    "cycle": "cosine",
     "rate": 0.1,  # the peak of the cycle
     "warmup": 0.2,
     "start": 0.1,
@@ -38,9 +39,11 @@ DEFAULTS = {
     "shear": 0.0,  # degrees
     "interpolation": "nearest",
 }
+CYCLES = {"cosine": CosineCycle, "linear": LinearCycle}
 RULES = {  # of settings that go into a calculation before a recipe or a transform checks them
     "layers": is_a(str, "words of lab/search/notation.py"),
     "activation": one_of(*ACTIVATIONS),
+    "cycle": one_of(*CYCLES),
     "rate": number(above=0),
     "start": number(above=0, high=1),
     "momentum": number(0, below=1),
@@ -108,7 +111,7 @@ def _from_layers(settings):
         momentum=values["momentum"],
         nesterov=values["momentum"] > 0,
         weight_decay=values["weight_decay"],
-        schedule=CosineCycle(values["rate"], warmup=values["warmup"], start=values["start"]),
+        schedule=CYCLES[values["cycle"]](values["rate"], warmup=values["warmup"], start=values["start"]),
         augmentation=(distortion,),
         average=values["average"],
         hardest=values["hardest"],

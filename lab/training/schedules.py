@@ -84,6 +84,20 @@ class CosineCycle(Schedule):
 
 
 @dataclass(frozen=True)
+class LinearCycle(CosineCycle):
+    """The same along straight lines, with a short rise: every step counts alike in a run that is soon over.
+
+    Source: Defazio et al. 2023, "Optimal linear decay learning rate schedules and further refinements".
+    """
+
+    warmup: float = 0.05
+
+    def build(self, optimizer, batches):
+        straight = {"cycle_momentum": False, "anneal_strategy": "linear"}
+        return _cycle(self, optimizer, batches, div_factor=1 / self.start, **straight)
+
+
+@dataclass(frozen=True)
 class ReduceLROnPlateau(Schedule):
     """Multiply the rate by `factor` once the held-out loss has not improved for more than `patience` epochs."""
 

@@ -23,7 +23,7 @@ from lab.training.augment import ColorJitter, RandomAffine, RandomRotation, dist
 from lab.training.data import Digits, load_digits, normalise
 from lab.training.loop import Trainer, begin, evaluate, prepare, run_epoch
 from lab.training.recipe import Recipe
-from lab.training.schedules import CosineCycle, OneCycleLR, ReduceLROnPlateau, StepLR
+from lab.training.schedules import CosineCycle, LinearCycle, OneCycleLR, ReduceLROnPlateau, StepLR
 from model import (
     ConvUnit,
     Dropout,
@@ -286,7 +286,15 @@ def _largest_difference(chosen, momenta, digits, seed):
 
 @pytest.mark.parametrize(
     "schedule",
-    [None, StepLR(1, 0.5), OneCycleLR(0.1), OneCycleLR(0.1, warmup=0.0), CosineCycle(0.1), ReduceLROnPlateau()],
+    [
+        None,
+        StepLR(1, 0.5),
+        OneCycleLR(0.1),
+        OneCycleLR(0.1, warmup=0.0),
+        CosineCycle(0.1),
+        LinearCycle(0.1),
+        ReduceLROnPlateau(),
+    ],
     ids=str,
 )
 def test_rates_and_momenta_are_those_that_torch_steps_with(schedule, digits, monkeypatch):

@@ -28,7 +28,7 @@ from lab.training.augment import ColorJitter, RandomAffine, RandomRotation
 from lab.training.data import Digits, Split, load_digits
 from lab.training.loop import TrainingDiverged
 from lab.training.recipe import Recipe
-from lab.training.schedules import CosineCycle, OneCycleLR, ReduceLROnPlateau, StepLR, build_schedule
+from lab.training.schedules import CosineCycle, LinearCycle, OneCycleLR, ReduceLROnPlateau, StepLR, build_schedule
 
 RUNG = find_rungs(["a07"])[0]
 BASE = {"network": model.NormedSkeleton, "epochs": 1, "batch_size": 12}
@@ -240,6 +240,7 @@ SCHEDULES = {
     StepLR: {"step_size": 1},
     OneCycleLR: {"max_learning_rate": 0.1},
     CosineCycle: {"max_learning_rate": 0.1},
+    LinearCycle: {"max_learning_rate": 0.1},
     ReduceLROnPlateau: {},
 }
 TRANSFORMS = {RandomRotation: {"degrees": 5}, RandomAffine: {"degrees": 5}, ColorJitter: {}}

@@ -8,7 +8,7 @@ import model
 from lab.ladders.rungs import find_rungs
 from lab.search.candidates import build_recipe, changes, draws, name_in_words
 from lab.training.augment import RandomAffine
-from lab.training.schedules import CosineCycle, OneCycleLR
+from lab.training.schedules import CosineCycle, LinearCycle, OneCycleLR
 
 CYCLE = {"name": "OneCycleLR", "max_learning_rate": 0.1}
 AFFINE = {"name": "RandomAffine", "degrees": 10, "scale": [0.9, 1.1]}
@@ -32,6 +32,8 @@ def test_fields_of_a_rung_are_replaced():
     assert build_recipe({"rung": "c06"} | narrow).network is model.SixConvolutions
     assert build_recipe({"rung": "b10", "schedule": None}).schedule is None
     assert build_recipe({"layers": "c4 G", "rate": 0.2}).schedule == CosineCycle(0.2)
+    straight = {"layers": "c4 G", "rate": 0.2, "cycle": "linear", "warmup": 0.1}
+    assert build_recipe(straight).schedule == LinearCycle(0.2, warmup=0.1)
 
 
 @pytest.mark.parametrize(

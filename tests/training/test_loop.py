@@ -10,6 +10,7 @@ import pathlib
 import re
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ from lab.training.augment import ColorJitter, RandomAffine, RandomRotation
 from lab.training.data import MEAN, STD, Digits, Split, load_digits
 from lab.training.loop import TrainingDiverged, begin, evaluate, forward, prepare, run_epoch, train_epoch
 from lab.training.recipe import Recipe
-from lab.training.schedules import CosineCycle, OneCycleLR, ReduceLROnPlateau, StepLR, build_schedule
+from lab.training.schedules import CosineCycle, LinearCycle, OneCycleLR, ReduceLROnPlateau, StepLR, build_schedule
 from lab.training.streams import RandomStream
 
 CPU = torch.device("cpu")
@@ -429,6 +430,13 @@ def test_cosine_cycle_by_its_formula(train):
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] < 1e-5
+
+
+def test_linear_cycle_is_made_of_two_straight_lines(train):
+    """From a tenth of the peak to all of it in the first quarter of 24 steps, then to zero."""
+    run = train(change(FROZEN, epochs=6, schedule=LinearCycle(0.3, warmup=0.25)), PLAIN)
+    expected = np.interp(range(0, 24, 4), [0, 0.25 * 24 - 1, 23], [0.03, 0.3, 0.0])
+    assert rates(run) == pytest.approx(expected, abs=1e-5)
 
 
 def test_average_is_the_weighted_sum_of_all_weights_and_statistics(sample):
