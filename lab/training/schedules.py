@@ -85,7 +85,7 @@ class CosineCycle(Schedule):
 
 @dataclass(frozen=True)
 class LinearCycle(CosineCycle):
-    """The same along straight lines, with a short rise: every step counts alike in a run that is soon over.
+    """The same along straight lines, after a shorter rise.
 
     Source: Defazio et al. 2023, "Optimal linear decay learning rate schedules and further refinements".
     """
