@@ -91,6 +91,12 @@ def main(arguments=None):
     search.add_argument("topic", help="names runs/search/<topic>.jsonl; what results/search/ has is not tried again")
     search.add_argument("--publish", action="store_true", help="write to results/search/, among the published trials")
     search.add_argument("--seeds", type=at_least(1), default=1, help="of every candidate")
+    search.add_argument(
+        "--blocks",
+        type=at_least(1),
+        default=1,
+        help="of 10,000 images, held out by one seed after the other; 1: the last",
+    )
     search.add_argument("--jobs", **jobs, help="runs side by side, one thread each")
     search.set_defaults(command=search_command)
 
@@ -260,9 +266,10 @@ def search_command(options):
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
     names = {name_of(settings) for settings in candidates}
     for trial in trials_that_count(options.topic, folder):
-        if trial.name in names and trial.seed < options.seeds:
+        if trial.name in names and trial.seed < options.seeds and trial.block == trial.seed % options.blocks:
             print(f"already there  {_describe(trial)}", flush=True)
-    for trial in search(options.topic, candidates, seeds=options.seeds, jobs=options.jobs, folder=folder):
+    knobs = {"seeds": options.seeds, "blocks": options.blocks, "jobs": options.jobs, "folder": folder}
+    for trial in search(options.topic, candidates, **knobs):
         print(_describe(trial), flush=True)
     trials = [trial for trial in find_trials(options.topic, folder) if trial.seed < options.seeds]
     print(f"\n{format_candidates(candidates, trials)}")

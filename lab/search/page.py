@@ -64,7 +64,8 @@ def ablation_table(topic, measure="last five, %", folder=OWN):
     """What every change costs: the first candidate of a topic and, one after the other, those that differ from it.
 
     Returns: DataFrame indexed by what is different; mean and deviation over seeds, and the difference to the first
-        candidate with its 95 % interval: in pairs where only the training differs, else by Welch's.
+        candidate with its 95 % interval: in pairs where only the training differs, or where several blocks of images
+        were held out, some of which are easier than others; else by Welch's.
     """
     by_name, found = {}, trials_of(topic, folder)
     for trial in found:
@@ -94,9 +95,10 @@ def _row(trials, measure, title):
 
 
 def _compare(trials, first, value):
-    """In pairs where both sides begin with the same weights and see the same images."""
-    sides = [{trial.seed: value(trial) for trial in side} for side in (trials, first)]
-    return compare_seeds(*sides, alike=draws(trials[0].settings) == draws(first[0].settings))
+    """In pairs where both sides see the same images from the same start, or blocks of images are held out in turn."""
+    sides = [{(trial.seed, trial.block): value(trial) for trial in side} for side in (trials, first)]
+    alike = any(trial.block for trial in first) or draws(trials[0].settings) == draws(first[0].settings)
+    return compare_seeds(*sides, alike=alike)
 
 
 def plot_search(topics, measure="last five, %", folder=OWN):

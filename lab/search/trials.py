@@ -1,9 +1,9 @@
 """Trying many small networks on training images alone: `python -m lab search TOPIC < candidates.jsonl`.
 
-The last 10,000 training images stand in for the test set, which is not read. Every run is a line of
-runs/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A stopped search resumes where it
-was: what the present code has tried is not tried again, nor what is published in results/search/<topic>.jsonl.
-One search at a time writes to a file.
+10,000 training images stand in for the test set, which is not read: the last ones, or every block of as many in turn.
+Every run is a line of runs/search/<topic>.jsonl: what was tried, the seed, correct answers by epoch. A stopped search
+resumes where it was: what the present code has tried is not tried again, nor what is published in
+results/search/<topic>.jsonl. One search at a time writes to a file.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from lab.run.fit import fit
 from lab.run.schema import SCHEMAS, parse_json, schema_of
 from lab.run.trainable import require_trainable
 from lab.search.candidates import build_recipe
-from lab.training.data import Digits, load_digits
+from lab.training.data import Digits, Split, load_digits
 from lab.training.loop import TrainingDiverged, begin, run_epoch
 from lab.training.recipe import splits_of
 
@@ -42,7 +42,7 @@ class Trial:
     """One line of a search: settings that differ from the defaults, a seed, and its results.
 
     `correct` counts the held-out images answered right after each epoch, `loss` is their mean in nats; None for a run
-    that broke off.
+    that broke off. `block` says which training images were held out, see `hold_out`.
     """
 
     settings: dict
@@ -52,10 +52,15 @@ class Trial:
     loss: list[float] | None
     seconds: float
     code_digest: str
+    block: int = field(default=0, metadata={"optional": True})
 
     @property
     def name(self):
         return name_of(self.settings)
+
+    @property
+    def key(self):
+        return self.name, self.seed, self.block
 
     @property
     def final(self):
@@ -70,40 +75,58 @@ class Trial:
 SCHEMAS["trial"] = schema_of(Trial)
 
 
-def hold_out(digits, count=HELD_OUT):
-    """The same data with the last training images in place of the test set, which is left out."""
-    kept = len(digits.train) - count
-    return Digits(digits.name, digits.sha256, digits.train.first(kept), digits.train.last(count))
+def hold_out(digits, block=0, size=HELD_OUT):
+    """The same data with a block of the training images in place of the test set, which is left out.
+
+    Block 0 is the last `size` training images, block 1 those before them.
+
+    Raises: ValueError if there are not as many, or none would be left to train on.
+    """
+    train, end = digits.train, len(digits.train) - block * size
+    if end < size or len(train) == size:
+        raise ValueError(
+            f"hold_out: {len(train):,} training images have no block={block} of {size:,} and others to train on"
+        )
+    rest = Split(*(torch.cat([part[: end - size], part[end:]]) for part in (train.images, train.labels)))
+    return Digits(digits.name, digits.sha256, rest, train.first(end).last(size))
 
 
-def search(topic, candidates, *, seeds=1, jobs=2, folder=OWN, data=None):
+def search(topic, candidates, *, seeds=1, blocks=1, jobs=2, folder=OWN, data=None, size=HELD_OUT):
     """Run every candidate with seeds 0 to seeds - 1, all of them with seed 0 first; yield a Trial as each is done.
 
     Args:
         topic: names the file of trials; what is published under the same name counts as tried.
         candidates: dictionaries, see `lab.search.candidates`.
+        blocks: how many blocks of the training images are held out in turn: seed k holds out block k % blocks.
         jobs: runs side by side, on one thread each.
-        data: Digits, held-out images in place of the test set; the default is the full MNIST's.
+        data: Digits whose test set is not read; the full MNIST by default.
+        size: of a block, in images.
 
-    Raises: ValueError naming what is wrong with the topic or a candidate, before anything runs.
+    Raises: ValueError naming what is wrong with the topic, a candidate or the blocks, before anything runs.
     """
-    done = {(trial.name, trial.seed) for trial in trials_that_count(topic, folder)}
+    done = {trial.key for trial in trials_that_count(topic, folder)}
     if not candidates:
         raise ValueError('search: there are no candidates, one JSON object a line: {"layers": "c8 M c12 G"}')
     candidates = list({name_of(settings): settings for settings in candidates}.values())
     recipes = [build_recipe(settings) for settings in candidates]
-    wanted = [(settings, seed) for seed in range(seeds) for settings in candidates]
-    wanted = [(settings, seed) for settings, seed in wanted if (name_of(settings), seed) not in done]
+    wanted = [(settings, seed, seed % blocks) for seed in range(seeds) for settings in candidates]
+    wanted = [
+        (settings, seed, block) for settings, seed, block in wanted if (name_of(settings), seed, block) not in done
+    ]
     if not wanted:
         return
-    data = data or hold_out(load_digits("mnist"))
+    data = data or load_digits("mnist")
+    splits = [hold_out(data, block, size) for block in range(blocks)]
     for settings, recipe in zip(candidates, recipes, strict=True):
         try:
-            require_trainable(recipe, data)
+            require_trainable(recipe, splits[0])
         except ValueError as error:
             raise ValueError(f"candidate {name_of(settings)}: {error}") from error
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
-        runs = [pool.submit(_run, settings, seed, data, OWN / "trained" / topic) for settings, seed in wanted]
+        folder_of_runs = OWN / "trained" / topic
+        runs = [
+            pool.submit(_run, settings, seed, block, splits[block], folder_of_runs) for settings, seed, block in wanted
+        ]
         for run in as_completed(runs):
             _append(Path(folder) / f"{topic}.jsonl", run.result())
             yield run.result()
@@ -116,8 +139,8 @@ def find_trials(topic, folder=OWN):
     """
     check("search:", {"topic": topic}, {"topic": word()})
     published, own = (load_trials(Path(place) / f"{topic}.jsonl") for place in (SEARCH, folder))
-    newest = {(trial.name, trial.seed): trial for trial in own}  # tried again, where the code had changed
-    return list({**{(trial.name, trial.seed): trial for trial in published}, **newest}.values())
+    newest = {trial.key: trial for trial in own}  # tried again, where the code had changed
+    return list({**{trial.key: trial for trial in published}, **newest}.values())
 
 
 def trials_that_count(topic, folder=OWN):
@@ -158,9 +181,9 @@ def _prepare_worker():
     torch.set_num_threads(1)
 
 
-def _run(settings, seed, data, run_dir):
+def _run(settings, seed, block, data, run_dir):
     recipe = build_recipe(settings)
-    rung = hashlib.sha256(name_of(settings).encode()).hexdigest()[:12]
+    rung = hashlib.sha256(f"{name_of(settings)} {block}".encode()).hexdigest()[:12]
     reason = why_not(recipe, data, seed)
     if reason:
         print(f"with torch, not with the compiled trainer: {reason}  {name_of(settings)}", file=sys.stderr, flush=True)
@@ -177,7 +200,7 @@ def _run(settings, seed, data, run_dir):
         correct = loss = None
     seconds = round(time.perf_counter() - started, 1)
     digest = digest_or_reason(replace(recipe, compiled=reason is None))
-    return Trial(settings, seed, recipe.parameters, correct, loss, seconds, digest)
+    return Trial(settings, seed, recipe.parameters, correct, loss, seconds, digest, block)
 
 
 def _train(recipe, data, seed):

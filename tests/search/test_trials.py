@@ -23,20 +23,45 @@ OTHER = SMALL | {"layers": "c4 A c6 G", "rate": 0.05}
 @pytest.fixture
 def data():
     full = load_digits("sample")
-    return Digits("sample", full.sha256, full.train.first(300), full.test.first(50))
+    return Digits("sample", full.sha256, full.train.first(350), full.test.first(0))
 
 
 @pytest.fixture
 def run(tmp_path, data, monkeypatch):
     monkeypatch.setattr(module, "OWN", tmp_path / "runs")
-    return lambda *candidates, **knobs: list(search("t", candidates, jobs=1, folder=tmp_path, data=data, **knobs))
+    return lambda *candidates, **knobs: list(
+        search("t", candidates, jobs=1, folder=tmp_path, data=data, size=50, **knobs)
+    )
 
 
-def test_held_out_images_are_the_last_of_the_training_set():
+def ten_digits():
     labels = torch.arange(10)
     train = Split(labels.view(-1, 1, 1, 1).expand(-1, 1, 28, 28).to(torch.uint8), labels)
-    digits = hold_out(Digits("d", "5ha", train, Split(train.images + 100, labels.flip(0))), 3)
-    assert (digits.train.labels.tolist(), digits.test.labels.tolist()) == ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
+    return Digits("d", "5ha", train, Split(train.images + 100, labels.flip(0)))
+
+
+@pytest.mark.parametrize(("block", "held_out"), [(0, [7, 8, 9]), (1, [4, 5, 6]), (2, [1, 2, 3])])
+def test_held_out_images_are_the_last_of_the_training_set_or_those_before_them(block, held_out):
+    digits = hold_out(ten_digits(), block, 3)
+    assert (digits.test.labels.tolist(), digits.test.images[:, 0, 0, 0].tolist()) == (held_out, held_out)
+    kept = [label for label in range(10) if label not in held_out]
+    assert (digits.train.labels.tolist(), digits.train.images[:, 0, 0, 0].tolist()) == (kept, kept)
+
+
+@pytest.mark.parametrize(("block", "size"), [(3, 3), (0, 10), (2, 5)])
+def test_a_block_that_is_not_there_is_refused(block, size):
+    assert hold_out(ten_digits(), 1, 5).test.labels.tolist() == [0, 1, 2, 3, 4]  # the first one is
+    with pytest.raises(ValueError, match=f"10 training images have no block={block} of {size}"):
+        hold_out(ten_digits(), block, size)
+
+
+def test_seeds_hold_out_one_block_after_the_other(run, tmp_path):
+    (last,) = run(SMALL)
+    trials = run(SMALL, seeds=3, blocks=2)
+    assert [(trial.seed, trial.block) for trial in trials] == [(1, 1), (2, 0)]
+    assert [trial.block for trial in load_trials(tmp_path / "t.jsonl")] == [0, 1, 0]
+    assert [(trial.seed, trial.block) for trial in run(SMALL, seeds=2)] == [(1, 0)]  # another block is another trial
+    assert last.correct != trials[1].correct
 
 
 def test_nothing_is_run_twice_and_seeds_come_in_turn(run, tmp_path):
@@ -127,10 +152,10 @@ def test_what_the_compiled_trainer_cannot_do_is_left_to_torch(run, data, monkeyp
     stub.chmod(0o755)
     if fails:
         monkeypatch.setenv("CXX", str(stub))
-    data = replace(data, train=data.train.first(288))
-    (trial,) = search("u", [settings], jobs=1, folder=tmp_path, data=data)
+    data = replace(data, train=data.train.first(338))
+    (trial,) = search("u", [settings], jobs=1, folder=tmp_path, data=data, size=50)
     recipe = replace(build_recipe(settings), compiled=not fails)
-    record = fit(recipe, data, rung="t", device="cpu", run_dir=tmp_path).record
+    record = fit(recipe, hold_out(data, size=50), rung="t", device="cpu", run_dir=tmp_path).record
     assert trial.loss == pytest.approx([row["test_loss"] for row in record.epochs], rel=1e-4)
     assert trial.code_digest == recipe_digest(recipe)
     assert ("not with the compiled trainer" in capfd.readouterr().err) == fails
@@ -169,12 +194,12 @@ def test_last_five_are_of_the_held_out_images():
 
 def test_what_other_code_has_tried_is_tried_again(data, tmp_path, monkeypatch):
     first, second = (
-        [*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)],
-        [*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)],
+        [*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data, size=50)],
+        [*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data, size=50)],
     )
     assert (len(first), second) == (1, [])
     monkeypatch.setattr(module, "digest_or_reason", lambda recipe: "another")
-    (again,) = search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)
+    (again,) = search("topic", [SMALL], jobs=1, folder=tmp_path, data=data, size=50)
     assert again.correct == first[0].correct
     assert len(load_trials(tmp_path / "topic.jsonl")) == 2
     assert find_trials("topic", tmp_path) == [again]
@@ -184,4 +209,4 @@ def test_what_was_tried_with_a_setting_that_is_gone_does_not_count(data, tmp_pat
     old = Trial(SMALL | {"gone": 1}, 0, 1, [9_000], [0.1], 1.0, "")
     (tmp_path / "topic.jsonl").write_text(json.dumps(vars(old)), encoding="utf-8")
     assert module.trials_that_count("topic", tmp_path) == []
-    assert len([*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data)]) == 1
+    assert len([*search("topic", [SMALL], jobs=1, folder=tmp_path, data=data, size=50)]) == 1
