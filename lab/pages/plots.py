@@ -66,27 +66,29 @@ def plot_curves(record, *, target=TARGET):
     """Draw accuracy and loss by epoch: running train, clean train (last epoch), test, the loss of held-out images."""
     epochs = [row["epoch"] for row in record.epochs]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    alone = {"marker": "o", "markersize": 3} if len(epochs) == 1 else {}  # a line of one point cannot be seen
     running = [100 * row["train_correct"] / row["train_total"] for row in record.epochs]
     test = _in_percent(record.test_accuracies)
-    left.plot(epochs, running, label="train, as seen", color="C0")
+    left.plot(epochs, running, label="train, as seen", color="C0", **alone)
     left.plot(epochs, test, label="test", color="C1", marker="o", markersize=3)
-    left.plot(
-        epochs[-1:], _in_percent([record.clean_train]), "D", label="clean train, last epoch", color="C0", markersize=5
-    )
+    behind = {"color": "C0", "markersize": 5, "zorder": 1.9}  # the dots, which it may cover
+    left.plot(epochs[-1:], _in_percent([record.clean_train]), "D", label="clean train, last epoch", **behind)
     draw_target(left, target)
     left.annotate(limit(target), (epochs[0], float(100 * target)), fontsize=8, color="0.4", va="bottom")
     # zoom on where decisions fall; a first epoch near chance would flatten everything else
     left.set_ylim(max(0, min(test[-LAST:] + running[-LAST:]) - 1.5), 100.1)
     left.set(xlabel="epoch", ylabel="accuracy, %")
     left.legend(fontsize=8, loc="lower right")
-    right.plot(epochs, [row["train_loss"] for row in record.epochs], label="train, as seen", color="C0")
+    right.plot(epochs, [row["train_loss"] for row in record.epochs], label="train, as seen", color="C0", **alone)
     right.plot(epochs, [row["test_loss"] for row in record.epochs], label="test", color="C1", marker="o", markersize=3)
     if "held_out_loss" in record.epochs[0]:
-        right.plot(epochs, [row["held_out_loss"] for row in record.epochs], label="held out", color="C2")
+        right.plot(epochs, [row["held_out_loss"] for row in record.epochs], label="held out", color="C2", **alone)
     right.set(xlabel="epoch", ylabel="mean loss per image, nats", yscale="log")
     right.legend(fontsize=8)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
+        if alone:
+            axis.set_xticks(epochs)
     first, last = (percent(record.test_accuracies[epoch]) for epoch in (0, -1))
     words = f"Accuracy and loss by epoch of {record.rung}, seed {record.seed}: test accuracy {first} after the first, "
     words += f"{last} after the last of {len(epochs)}; then {percent(record.clean_train)} of the training images are "

@@ -1,6 +1,7 @@
 """Figures and tables on the page: they show what the run holds, and disturb nothing."""
 
 import ast
+import dataclasses
 import inspect
 
 import matplotlib.pyplot as plt
@@ -79,6 +80,15 @@ def test_curves_draw_the_record(run):
     assert list(test.get_ydata()) == pytest.approx([100 * accuracy for accuracy in run.record.test_accuracies])
     assert list(train.get_xdata()) == [1, 2]
     assert list(right.lines[0].get_ydata()) == [row["train_loss"] for row in run.record.epochs]
+
+
+def test_curves_of_a_single_epoch_are_dots_that_can_be_seen(run):
+    once = dataclasses.replace(run.record, epochs=run.record.epochs[:1])
+    for axis in utils.plot_curves(once).figure.axes:
+        shown = [line for line in axis.lines if len(line.get_xdata()) == 1]
+        assert len(shown) >= 2
+        assert all(line.get_marker() not in ("None", None, "") for line in shown)
+        assert list(axis.get_xticks()) == [1]
 
 
 def test_figures_are_returned_and_not_left_open(run):
