@@ -71,4 +71,5 @@ from lab.pages.trainers import compare_trainers, judge_trainers, show_trainers
 from lab.pages.plots import plot_trainers
 
 # the search
+from lab.search.blocks import plot_blocks
 from lab.search.page import ablation_table, plot_search, screen_table, search_table

@@ -33,7 +33,7 @@ class Goal:
         epochs = "after the last epoch" if self.at_the_end else "over the last five epochs"
         parts = (
             f"fewer than {self.parameters_below:,} parameters",
-            f"at most {self.epochs_at_most} epochs",
+            f"at most {self.epochs_at_most} epochs" if self.epochs_at_most > 1 else "one epoch",
             None if self.linear_layers else "no fully connected layer",
             f"at least {limit(self.accuracy)} {'held' if self.steady else 'on average'} {epochs}",
             f"{limit(self.floor)} {MOST_SEEDS}" if self.floor else None,
@@ -140,6 +140,7 @@ LADDERS = {
                 "e02": Goal(parameters_below=2_500, steady=False, floor=Fraction("0.9935")),
                 "e03": Goal(epochs_at_most=2, at_the_end=True, steady=False),
                 "e04": Goal(epochs_at_most=4, at_the_end=True, steady=False),
+                "e05": Goal(epochs_at_most=1, at_the_end=True, steady=False),
             },
         ),
     )

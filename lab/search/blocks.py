@@ -46,7 +46,7 @@ def differences_by_block(after, before, *, at_the_end=False, topic="second_opini
 def plot_blocks(after, before, **knobs):
     """Draw `differences_by_block` with their 95 % intervals."""
     found = differences_by_block(after, before, **knobs)
-    figure, axis = plt.subplots(figsize=(6.4, 2.9))
+    figure, axis = plt.subplots(figsize=(5.2, 2.9))
     for place, (name, one) in enumerate(found.items()):
         low, high = one.interval or (one.estimate, one.estimate)
         reach = [[one.estimate - low], [high - one.estimate]]

@@ -13,7 +13,7 @@ import model
 import utils
 from lab.ladders.measures import Summary
 from lab.ladders.originals import original_claims, source_steps
-from lab.ladders.rungs import find_rungs
+from lab.ladders.rungs import find_rung, find_rungs
 from lab.ladders.verdicts import Family
 from lab.pages.tables import SortableTable, count_of
 from lab.run.results import RESULTS, load_records
@@ -62,7 +62,7 @@ def test_overview_has_every_rung_and_numbers_that_sort():
         records = load_records(name)
         assert row["n"] == len(records)
         if records:
-            count = 1 if name in ("e03", "e04") else 5  # of its goal: fewer epochs, of which the last counts
+            count = 1 if find_rung(name).goal.at_the_end else 5
             headlines = np.array([record.test_accuracies[-count:] for record in records]).mean(axis=1)
             assert row["last five"] == pytest.approx(100 * headlines.mean())
             by_hand = np.mean([clean_and_gap_by_hand(record) for record in records], axis=0)
@@ -144,9 +144,7 @@ def test_originals_best_is_that_of_their_log():
 
 def test_selection_is_worth_what_numpy_says():
     table = utils.selection_table()
-    rungs = [
-        rung.id for rung in find_rungs() if rung.id not in ("e03", "e04")
-    ]  # where the last epoch counts, and nothing is chosen
+    rungs = [rung.id for rung in find_rungs() if not rung.goal.at_the_end]  # else nothing is chosen
     runs = [np.array(record.test_accuracies, dtype=float) for rung in rungs for record in load_records(rung)]
     gains = [100 * (run.max() - run[-5:].mean()) for run in runs]
     row = table.loc["measured here"]
