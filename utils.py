@@ -61,7 +61,7 @@ from lab.pages.seeds import consistency_table, spread_table
 from lab.pages.hard_digits import compare_mistakes, hardness_table, show_disagreement, show_nobodys_digits
 
 # every reading of the test set for a question
-from lab.pages.readings import readings_of
+from lab.search.readings import readings_of
 
 # how long whole runs take
 from lab.pages.speed import seconds_table

@@ -7,9 +7,9 @@ import pytest
 
 from lab.files import ROOT
 from lab.ladders.rungs import find_rung
-from lab.pages import readings
-from lab.pages.readings import READINGS, readings_of
 from lab.run.results import RESULTS
+from lab.search import readings
+from lab.search.readings import READINGS, readings_of
 
 LISTED = json.loads(READINGS.read_text())
 
