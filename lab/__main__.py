@@ -265,13 +265,17 @@ def search_command(options):
     folder = SEARCH if options.publish else OWN
     candidates = list(read_json_lines("stdin", sys.stdin, "candidate"))
     names = {name_of(settings) for settings in candidates}
+
+    def is_asked_for(trial):
+        return trial.seed < options.seeds and trial.block == trial.seed % options.blocks
+
     for trial in trials_that_count(options.topic, folder):
-        if trial.name in names and trial.seed < options.seeds and trial.block == trial.seed % options.blocks:
+        if trial.name in names and is_asked_for(trial):
             print(f"already there  {_describe(trial)}", flush=True)
     knobs = {"seeds": options.seeds, "blocks": options.blocks, "jobs": options.jobs, "folder": folder}
     for trial in search(options.topic, candidates, **knobs):
         print(_describe(trial), flush=True)
-    trials = [trial for trial in find_trials(options.topic, folder) if trial.seed < options.seeds]
+    trials = [*filter(is_asked_for, find_trials(options.topic, folder))]
     print(f"\n{format_candidates(candidates, trials)}")
 
 

@@ -24,10 +24,10 @@ def differences_by_block(after, before, *, at_the_end=False, topic="second_opini
         published runs on the test images.
     Raises: ValueError naming a recipe that the topic has not tried on two blocks.
     """
-    value, sides = MEASURES["last epoch, %" if at_the_end else "last five, %"], []
+    value, trials, sides = MEASURES["last epoch, %" if at_the_end else "last five, %"], trials_of(topic, folder), []
     for name in (after, before):
         side = {}
-        for trial in trials_of(topic, folder):
+        for trial in trials:
             if trial.settings == {"rung": name}:
                 side.setdefault(trial.block, {})[trial.seed] = value(trial)
         if len(side) < 2:

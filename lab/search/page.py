@@ -89,9 +89,14 @@ def label(measure, trials):
 
 
 def _row(trials, measure, title):
+    return {"parameters": f"{trials[0].parameters:,}", title: mean_with_spread(trials, measure)}
+
+
+def mean_with_spread(trials, measure):
+    """A measure over the runs of one candidate: "99.28 ± 0.08 (n=10)"."""
     values = pd.Series([MEASURES[measure](trial) for trial in trials])
     spread = f" ± {rounded(values.std())}" if len(values) > 1 else ""
-    return {"parameters": f"{trials[0].parameters:,}", title: f"{rounded(values.mean())}{spread} (n={len(values)})"}
+    return f"{rounded(values.mean())}{spread} (n={len(values)})"
 
 
 def _compare(trials, first, value):

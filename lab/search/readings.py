@@ -1,16 +1,16 @@
 """Every reading of the test set for the questions of ladder E: results/readings.json, in the order of time."""
 
 from fractions import Fraction
-from statistics import fmean, stdev
 
 from lab.files import ROOT
 from lab.ladders.goals import MOST_SEEDS
 from lab.ladders.measures import STEADY_SHARE, Summary, accuracy_with_spread
 from lab.ladders.rungs import find_rung
 from lab.ladders.verdicts import UncutTable
-from lab.numbers import in_percent, limit, rounded
+from lab.numbers import limit
 from lab.run.results import RESULTS, load_records
 from lab.run.schema import SCHEMAS, object_schema, read_json
+from lab.search.page import mean_with_spread
 from lab.search.trials import SEARCH, load_trials
 
 READINGS = ROOT / "results" / "readings.json"
@@ -42,8 +42,8 @@ def readings_of(question):
 def _second_opinion(reading, at_the_end):
     """Accuracy over seeds on the last 10,000 training images, which these runs held out: "99.52 ± 0.03 (n=10)"."""
     trials = [] if reading["folder"] else load_trials(SECOND_OPINION)
-    found = [one.final if at_the_end else one.last5 for one in trials if one.settings == {"rung": reading["name"]}]
-    return f"{in_percent(fmean(found))} ± {rounded(100 * stdev(found))} (n={len(found)})" if found else "–"
+    found = [trial for trial in trials if trial.settings == {"rung": reading["name"]}]
+    return mean_with_spread(found, "last epoch, %" if at_the_end else "last five, %") if found else "–"
 
 
 def _row(reading, records, summary):
